@@ -1,0 +1,1 @@
+"""The data: databases of typed values, expiry, digest. Pure: no clock, no randomness, no I/O."""
