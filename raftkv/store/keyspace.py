@@ -17,8 +17,9 @@ Iteration order anywhere is insertion order, never hash order: two replicas give
 from __future__ import annotations
 
 import heapq
+from binascii import crc_hqx
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from raftkv.errors import CommandError, WrongTypeError
@@ -61,7 +62,9 @@ class Database:
         """The value, or None if there is none or it has expired."""
         if not self.size:
             return None
-        value = self._buckets[key_slot(key)].get(key)
+        # key_slot inlined: this and set() are the hot path, where each call costs as much as the work.
+        slot = key_slot(key) if b"{" in key else crc_hqx(key, 0) & 0x3FFF
+        value = self._buckets[slot].get(key)
         if value is not None and self._expires:
             at_ms = self._expires.get(key)
             if at_ms is not None and at_ms <= self._keyspace.now_ms:
@@ -82,30 +85,33 @@ class Database:
         return self.get(key) is not None
 
     # ---------------------------------------------------------------- change
-    def _slot_for_write(self, key: bytes) -> dict[bytes, Any]:
-        buckets = self._buckets
-        if not buckets:
-            self._buckets = buckets = [{} for _ in range(SLOTS)]
-            if not self._dirty:
-                self._dirty = bytearray(SLOTS)
-        slot = key_slot(key)
-        self._dirty[slot] = 1
-        if self.watched is not None:
-            self.watched(key)
-        return buckets[slot]
+    def _allocate(self) -> None:
+        self._buckets = [{} for _ in range(SLOTS)]
+        if not self._dirty:
+            self._dirty = bytearray(SLOTS)
 
     def touch(self, key: bytes) -> None:
-        """Say that the container at ``key`` was changed in place."""
-        self._slot_for_write(key)
+        """Say that the value (or the expiry) at ``key`` was changed in place."""
+        self._dirty[key_slot(key)] = 1
+        if self.watched is not None:
+            self.watched(key)
 
     def set(self, key: bytes, value: Any) -> None:
         """Store ``value`` and forget any expiry."""
-        bucket = self._slot_for_write(key)
+        slot = key_slot(key) if b"{" in key else crc_hqx(key, 0) & 0x3FFF
+        try:
+            bucket = self._buckets[slot]
+        except IndexError:
+            self._allocate()
+            bucket = self._buckets[slot]
         if key not in bucket:
             self.size += 1
         bucket[key] = value
+        self._dirty[slot] = 1
         if self._expires:
             self._expires.pop(key, None)
+        if self.watched is not None:
+            self.watched(key)
 
     def replace(self, key: bytes, value: Any) -> None:
         """Store ``value`` and keep the expiry (an expired key counts as missing, and so loses it)."""
@@ -115,15 +121,16 @@ class Database:
             self.set_expiry(key, at_ms)
 
     def delete(self, key: bytes) -> bool:
-        """Remove ``key``; True if it was there and had not expired."""
-        if not self.size:
+        """Remove ``key``; True if it was there and had not expired.
+
+        A key that is not there is not a change: no slot becomes dirty and no watch breaks.
+        """
+        if not self.size or self._buckets[key_slot(key)].pop(key, None) is None:
             return False
-        alive = self.get(key) is not None
-        bucket = self._slot_for_write(key)
-        if bucket.pop(key, None) is not None:
-            self.size -= 1
-            self._expires.pop(key, None)
-        return alive
+        self.size -= 1
+        at_ms = self._expires.pop(key, None)
+        self.touch(key)
+        return at_ms is None or at_ms > self._keyspace.now_ms
 
     def store(self, key: bytes, container: Any) -> None:
         """Store a container without expiry, or delete the key when the container is empty."""
@@ -150,8 +157,8 @@ class Database:
         if at_ms <= self._keyspace.now_ms:
             self.delete(key)
             return
-        self._slot_for_write(key)
         self._expires[key] = at_ms
+        self.touch(key)
         heapq.heappush(self._heap, (at_ms, key))
         if len(self._heap) > 2 * len(self._expires) + HEAP_SLACK:
             self._heap = [(when, name) for name, when in self._expires.items()]
@@ -161,8 +168,8 @@ class Database:
         """Remove the expiry; True if there was one."""
         if self.expire_at(key) is None:
             return False
-        self._slot_for_write(key)
         del self._expires[key]
+        self.touch(key)
         return True
 
     def expire_due(self, limit: int) -> int:
@@ -232,7 +239,7 @@ class Database:
         return at_ms is None or at_ms > self._keyspace.now_ms
 
     def mark_all(self) -> None:
-        """Say that everything may have changed (SWAPDB)."""
+        """Say that everything may have changed."""
         self._dirty = bytearray(b"\x01" * SLOTS)
         if self.watched is not None:
             for key in list(self.keys()):
@@ -240,11 +247,29 @@ class Database:
 
     def clear(self) -> None:
         """Remove everything."""
+        if not self._buckets:
+            return
         self.mark_all()
         self._buckets = []
         self._expires = {}
         self._heap = []
         self.size = 0
+
+    def restore(self, slot: int, items: Iterable[tuple[bytes, Any]]) -> None:
+        """Append keys that are known to be new and of ``slot``, without expiry (loading a snapshot)."""
+        if not self._buckets:
+            self._allocate()
+        bucket = self._buckets[slot]
+        before = len(bucket)
+        bucket.update(items)
+        self.size += len(bucket) - before
+        self._dirty[slot] = 1
+
+    def restore_expiries(self, expiries: dict[bytes, int]) -> None:
+        """Set the expiries of all restored keys; due ones stay until :meth:`expire_due` (loading a snapshot)."""
+        self._expires = expiries
+        self._heap = [(at_ms, key) for key, at_ms in expiries.items()]
+        heapq.heapify(self._heap)
 
 
 class Keyspace:
@@ -263,8 +288,19 @@ class Keyspace:
         return self.databases[index]
 
     def swap(self, a: int, b: int) -> None:
-        """Exchange two databases (SWAPDB)."""
+        """Exchange two databases (SWAPDB).
+
+        A watch is of a key in a *numbered* database: the callbacks stay with their numbers, and hear of
+        every key that was or now is under that number.
+        """
         one, two = self[a], self[b]
+        if one is two:
+            return
         self.databases[a], self.databases[b] = two, one
+        one.watched, two.watched = two.watched, one.watched
+        changed = [*one.keys(), *two.keys()]
         for database in (one, two):
             database.mark_all()
+            if database.watched is not None:
+                for key in changed:
+                    database.watched(key)
