@@ -1,0 +1,141 @@
+"""pysyncobj's state machine of Raft, with its doors to the world replaced.
+
+What stays the engine's: terms and votes, roles, the commit rule, check-quorum, the follower's side of an append.
+What is ours: the log, sending entries (:mod:`raftkv.consensus.replication`), elections' timing, snapshots, apply.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from raftkv.consensus.seams import NullPoller
+
+if TYPE_CHECKING:
+    from raftkv.consensus.journal import JournalAdapter
+
+logging.getLogger("pysyncobj").setLevel(logging.CRITICAL)  # what it says of value, the guards say with context
+
+REGULAR: Final = 0
+"""First byte of an entry that the state machine applies; the engine's no-op is 1."""
+
+NEVER_S: Final = 1e9
+"""The engine's own election timer must never fire: the election guard decides."""
+
+Deliver = dict[str, Any]
+
+
+class EngineTransport(Transport):  # type: ignore[misc] -- pysyncobj ships no types
+    """The engine's messages leave through ``outgoing`` and enter through :meth:`deliver`."""
+
+    def __init__(self, outgoing: Callable[[str, Deliver], bool]) -> None:
+        super().__init__(None, None, None)
+        self._outgoing = outgoing
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def send(self, node: Node, message: Deliver) -> bool:
+        return self._outgoing(node.id, message)
+
+    def deliver(self, node: Node | None, message: Deliver) -> None:
+        """Hand a message to the engine as if ``node`` had sent it."""
+        self._onMessageReceived(node, message)
+
+    def connected(self, node: Node) -> None:
+        """Say that ``node`` can be reached."""
+        self._onNodeConnected(node)
+
+    def disconnected(self, node: Node) -> None:
+        """Say that it cannot."""
+        self._onNodeDisconnected(node)
+
+    def destroy(self) -> None:
+        pass
+
+
+def configuration(*, heartbeat_s: float, fallback_s: float, snapshot_file: str | None) -> SyncObjConf:
+    """The engine's settings: no thread, no sockets, no timers of its own."""
+    conf = SyncObjConf(
+        autoTick=False,
+        appendEntriesUseBatch=True,  # False would add a pipe and a write for each proposal
+        appendEntriesPeriod=heartbeat_s,
+        raftMinTimeout=NEVER_S,
+        raftMaxTimeout=2 * NEVER_S,
+        connectionTimeout=4 * NEVER_S,
+        leaderFallbackTimeout=fallback_s,  # check-quorum: a leader without a majority steps down
+        commandsWaitLeader=False,
+        logCompactionMinEntries=2**62,  # only the compaction policy asks for snapshots
+        logCompactionMinTime=NEVER_S,
+        dynamicMembershipChange=False,
+        pollerType="select",
+    )
+    conf.serializer = conf.deserializer = _unused
+    conf.fullDumpFile = snapshot_file or "none"
+    return conf
+
+
+def _unused(*_: object) -> None:
+    raise AssertionError
+
+
+class Engine(SyncObj):  # type: ignore[misc] -- pysyncobj ships no types
+    """One member's Raft state. ``apply`` gets (index, entry bytes); ``send_entries`` is asked on every tick."""
+
+    def __init__(
+        self,
+        node_id: str,
+        others: Iterable[str],
+        conf: SyncObjConf,
+        journal: JournalAdapter,
+        transport: EngineTransport,
+        apply: Callable[[int, bytes], None],
+        send_entries: Callable[[], None],
+    ) -> None:
+        self._apply_entry = apply
+        self._send_entries = send_entries
+        self.nodes = {peer: Node(peer) for peer in sorted(others)}
+        snapshot_file = conf.fullDumpFile
+        conf.journalFile = journal
+        super().__init__(Node(node_id), list(self.nodes.values()), conf, transport=transport)
+        conf.fullDumpFile = None if snapshot_file == "none" else snapshot_file
+        self._poller = NullPoller()
+        for node in self.nodes.values():
+            transport.connected(node)  # the links decide what is reachable; the engine need not care
+
+    def use_serializer(self, serializer: object) -> None:
+        """Replace the engine's snapshot code."""
+        self._SyncObj__serializer = serializer
+
+    # ------------------------------------------------------------ what the engine calls
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802 -- mangled name of the engine's method
+        self._apply_entry(self.raftLastApplied + 1, command)
+
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802 -- mangled name of the engine's method
+        self._send_entries()
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802 -- the engine's name
+        """Proposals go to the log directly (:meth:`Replica.propose`); the engine's queue is not used."""
+
+    # ------------------------------------------------------------ what we ask of it
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node believes to lead."""
+        return bool(self._isLeader())
+
+    @property
+    def leader_id(self) -> str:
+        """The leader that this node follows (itself when it leads); empty if none is known."""
+        leader = self._getLeader()
+        return "" if leader is None else str(leader.id)
+
+    @property
+    def role(self) -> str:
+        """leader, follower or candidate."""
+        return ("follower", "candidate", "leader")[self.getStatus()["state"]]

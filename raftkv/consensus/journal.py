@@ -1,0 +1,147 @@
+"""The engine's view of our write-ahead log.
+
+Fault 3 of ``consensus.md``: the engine's own journal is never synced and is changed in place. Here it is an
+append-only, checksummed log; term and vote are on disk before they are used, and the commit index is volatile,
+as in the Raft paper.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, overload
+
+from pysyncobj.journal import Journal
+
+from raftkv.consensus.messages import Entry
+from raftkv.errors import InvariantError
+
+SLICE_ENTRIES_MAX = 256
+SLICE_BYTES_MAX = 8 * 1024 * 1024
+"""A slice gives at most so much; the engine asks again for the rest, so that a long replay stays responsive."""
+
+
+class HardState(Protocol):
+    """What must survive a restart besides the entries."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def voted_for(self) -> str | None: ...
+
+
+class WriteAheadLog(Protocol):
+    """What consensus needs of :class:`persistence.wal.Log` (a simulated one serves as well)."""
+
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def last_term(self) -> int: ...
+    @property
+    def hard_state(self) -> HardState: ...
+    @property
+    def durable_index(self) -> int: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def durable_sequence(self) -> int: ...
+    @property
+    def failed(self) -> Exception | None: ...
+    @property
+    def bytes_on_disk(self) -> int: ...
+    @property
+    def entry_count(self) -> int: ...
+    def append(self, index: int, term: int, payload: bytes) -> None: ...
+    def truncate_from(self, index: int) -> None: ...
+    def set_hard_state(self, term: int, voted_for: str | None) -> None: ...
+    def clear(self) -> None: ...
+    def compact_to(self, index: int) -> None: ...
+    def entry(self, index: int) -> Entry: ...
+    def entries(self, low: int, count: int) -> list[Entry]: ...
+    def term_at(self, index: int) -> int | None: ...
+    def sync(self) -> None: ...
+    def request_sync(self) -> None: ...
+
+
+class JournalAdapter(Journal):  # type: ignore[misc] -- pysyncobj ships no types
+    """pysyncobj's Journal on a WriteAheadLog.
+
+    The engine addresses entries by their position after the first one. ``view_first`` lets it see the log from
+    a later entry on than what is kept for slow followers, which it needs to recognise a snapshot that matches.
+    """
+
+    def __init__(self, log: WriteAheadLog, snapshot_index: int) -> None:
+        self.log = log
+        self.view_first = log.first_index
+        self.retain_from = 0
+        """Entries from here on are kept when the engine compacts; set by the compaction policy."""
+        self._commit_at_start = max(snapshot_index, 1)
+
+    def __len__(self) -> int:
+        return self.log.last_index - self.view_first + 1 if self.log.last_index else 0
+
+    @overload
+    def __getitem__(self, item: int) -> Entry: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[Entry]: ...
+    def __getitem__(self, item: int | slice) -> Entry | list[Entry]:
+        log = self.log
+        if isinstance(item, slice):
+            low = self.view_first + item.start
+            stop = log.last_index + 1 if item.stop is None else min(self.view_first + item.stop, log.last_index + 1)
+            count = min(stop - low, SLICE_ENTRIES_MAX)
+            if count <= 0:
+                return []
+            return [log.entry(low)] if count == 1 else self._bounded(log.entries(low, count))
+        return log.entry(log.last_index + 1 + item if item < 0 else self.view_first + item)
+
+    @staticmethod
+    def _bounded(entries: list[Entry]) -> list[Entry]:
+        size = 0
+        for at, entry in enumerate(entries):
+            size += len(entry[0])
+            if size > SLICE_BYTES_MAX:
+                return entries[: at + 1]
+        return entries
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        log = self.log
+        if log.last_index and idx != log.last_index + 1:
+            msg = f"gap in the log: entry {idx} after {log.last_index}"
+            raise InvariantError(msg)
+        if not log.last_index:
+            self.view_first = idx
+        log.append(idx, term, command)
+
+    def clear(self) -> None:
+        self.log.clear()
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        index = self.view_first + entryFrom
+        if index <= self.log.last_index:
+            self.log.truncate_from(index)
+
+    def deleteEntriesTo(self, entryTo: int) -> None:
+        index = min(self.view_first + entryTo, self.retain_from or self.view_first + entryTo)
+        if index > self.log.first_index:
+            self.log.compact_to(index)
+        self.view_first = self.log.first_index
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
+        pass
+
+    def getRaftCommitIndex(self) -> int:
+        return self._commit_at_start
+
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        self.log.set_hard_state(term, votedForNodeId)
+        self.log.sync()
+
+    def getCurrentTerm(self) -> int:
+        return self.log.hard_state.term
+
+    def getVotedForNodeId(self) -> str | None:
+        return self.log.hard_state.voted_for
+
+    def _destroy(self) -> Any:
+        return None

@@ -1,0 +1,304 @@
+"""What members say to each other, and its binary form.
+
+A frame is ``u32 length | u8 kind | body`` (network order). No message relies on another one arriving: any of
+them may be lost, repeated or overtaken, on one connection or across reconnects.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from raftkv.errors import ProtocolError
+
+Entry: TypeAlias = tuple[bytes, int, int]
+"""(payload, index, term), the engine's own order."""
+
+MAX_FRAME_BYTES: Final = 640 * 1024 * 1024
+"""Largest frame accepted: one command of the largest legal size and its envelope. Larger: the link is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntries:
+    """Leader to follower: entries after ``prev_index``, or none as a heartbeat (Raft, figure 2)."""
+
+    term: int
+    sequence: int
+    """Counts the leader's appends on this link; the reply echoes it, so that stale replies are recognised."""
+    commit: int
+    prev_index: int
+    prev_term: int
+    entries: Sequence[Entry]
+    """Contiguous, the first at ``prev_index + 1``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Leader to a follower that is being sent a snapshot: proves leadership, carries no log position."""
+
+    term: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendReply:
+    """Follower to leader, only after what it covers is durable."""
+
+    term: int
+    """Term of the append that it answers."""
+    sequence: int
+    next_index: int
+    """First index the follower lacks (success), or from where to send again."""
+    reset: bool
+    success: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVote:
+    """Candidate to all; its own vote is durable before this leaves."""
+
+    term: int
+    last_index: int
+    last_term: int
+    transfer: bool
+    """The leader asked for this election: stickiness does not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A granted vote, durable before this leaves."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreVote:
+    """Would you vote for me in ``term``? Changes nothing at the receiver (Raft thesis 9.6)."""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreVoteGranted:
+    """Yes, to the pre-vote of ``term``."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class TermNotice:
+    """Your term is old: mine is ``term``. Keeps a node with a higher term from being stuck outside."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """Leader to follower: start an election at once (leadership transfer, Raft thesis 3.10)."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProbe:
+    """Leader to follower: am I still your leader in ``term``? (ReadIndex, Raft thesis 6.4)."""
+
+    term: int
+    round: int
+    commit: int
+    """The leader's commit index, so that a follower with nothing else to hear learns of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProbeAck:
+    """Yes, in ``term``, to round ``round``."""
+
+    term: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndexRequest:
+    """Follower to leader: from which index on may I serve linearizable reads?"""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndexReply:
+    """``index`` to wait for and the leader's ``now_ms``; index 0: not the leader, or lost its quorum."""
+
+    request: int
+    index: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """Bytes ``[offset, offset + len(data))`` of the snapshot file that ends at (index, last_term)."""
+
+    term: int
+    index: int
+    last_term: int
+    total_bytes: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAck:
+    """The follower holds ``offset`` bytes of it; ``offset == total`` once it is installed."""
+
+    term: int
+    index: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Bytes of a layer above (forwarded commands and their replies)."""
+
+    data: bytes
+
+
+Message: TypeAlias = (
+    AppendEntries | Heartbeat | AppendReply | RequestVote | Vote | PreVote | PreVoteGranted | TermNotice | TimeoutNow
+    | ReadProbe | ReadProbeAck | ReadIndexRequest | ReadIndexReply | SnapshotChunk | SnapshotAck | Application
+)  # fmt: skip
+
+_LENGTH: Final = struct.Struct("!I")
+_HEAD: Final = struct.Struct("!IB")
+_APPEND: Final = struct.Struct("!QQQQQI")
+_ENTRY: Final = struct.Struct("!QI")
+_CHUNK: Final = struct.Struct("!QQQQQ")
+
+_KIND_APPEND: Final = 1
+_KIND_CHUNK: Final = 2
+_KIND_APPLICATION: Final = 3
+
+_FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, ...]]]] = {
+    10: (Heartbeat, struct.Struct("!QQ"), ("term", "sequence")),
+    11: (AppendReply, struct.Struct("!QQQ??"), ("term", "sequence", "next_index", "reset", "success")),
+    12: (RequestVote, struct.Struct("!QQQ?"), ("term", "last_index", "last_term", "transfer")),
+    13: (Vote, struct.Struct("!Q"), ("term",)),
+    14: (PreVote, struct.Struct("!QQQ"), ("term", "last_index", "last_term")),
+    15: (PreVoteGranted, struct.Struct("!Q"), ("term",)),
+    16: (TermNotice, struct.Struct("!Q"), ("term",)),
+    17: (TimeoutNow, struct.Struct("!Q"), ("term",)),
+    18: (ReadProbe, struct.Struct("!QQQ"), ("term", "round", "commit")),
+    19: (ReadProbeAck, struct.Struct("!QQ"), ("term", "round")),
+    20: (ReadIndexRequest, struct.Struct("!Q"), ("request",)),
+    21: (ReadIndexReply, struct.Struct("!QQQ"), ("request", "index", "now_ms")),
+    22: (SnapshotAck, struct.Struct("!QQQ"), ("term", "index", "offset")),
+}
+_KIND_OF: Final = {made: kind for kind, (made, _, _) in _FIXED.items()}
+
+
+def encode(message: Message) -> list[bytes]:
+    """The frame of ``message`` as buffers to be written one after the other (large payloads are not copied)."""
+    made = type(message)
+    if made is AppendEntries:
+        return _encode_append(message)  # type: ignore[arg-type] -- the type was just tested
+    if made is Application:
+        data = message.data  # type: ignore[union-attr] -- the type was just tested
+        return [_HEAD.pack(1 + len(data), _KIND_APPLICATION), data]
+    if isinstance(message, SnapshotChunk):
+        head = _CHUNK.pack(message.term, message.index, message.last_term, message.total_bytes, message.offset)
+        return [_HEAD.pack(1 + len(head) + len(message.data), _KIND_CHUNK), head, message.data]
+    kind = _KIND_OF[made]
+    _, form, names = _FIXED[kind]
+    return [_HEAD.pack(1 + form.size, kind) + form.pack(*[getattr(message, name) for name in names])]
+
+
+def _encode_append(message: AppendEntries) -> list[bytes]:
+    entries = message.entries
+    fixed = _APPEND.pack(
+        message.term, message.sequence, message.commit, message.prev_index, message.prev_term, len(entries)
+    )
+    parts = [b"", fixed]
+    size = 1 + len(fixed)
+    for payload, _, term in entries:
+        parts += (_ENTRY.pack(term, len(payload)), payload)
+        size += _ENTRY.size + len(payload)
+    parts[0] = _HEAD.pack(size, _KIND_APPEND)
+    return parts
+
+
+def decode(frame: memoryview | bytes) -> Message:
+    """A message from the frame's bytes after the length. Raises ProtocolError on anything malformed."""
+    kind = frame[0]
+    body = memoryview(frame)[1:]
+    try:
+        if kind == _KIND_APPEND:
+            return _decode_append(body)
+        if kind == _KIND_APPLICATION:
+            return Application(bytes(body))
+        if kind == _KIND_CHUNK:
+            return SnapshotChunk(*_CHUNK.unpack_from(body), bytes(body[_CHUNK.size :]))
+        made, form, _ = _FIXED[kind]
+        return made(*form.unpack(body))
+    except (struct.error, KeyError) as error:
+        msg = f"peer frame of kind {kind} with {len(body)} bytes is malformed ({error})"
+        raise ProtocolError(msg) from error
+
+
+def _decode_append(body: memoryview) -> AppendEntries:
+    term, sequence, commit, prev_index, prev_term, count = _APPEND.unpack_from(body)
+    at = _APPEND.size
+    entries: list[Entry] = []
+    index = prev_index
+    for _ in range(count):
+        entry_term, length = _ENTRY.unpack_from(body, at)
+        at += _ENTRY.size
+        if at + length > len(body):
+            msg = "append frame ends inside an entry"
+            raise ProtocolError(msg)
+        index += 1
+        entries.append((bytes(body[at : at + length]), index, entry_term))
+        at += length
+    return AppendEntries(term, sequence, commit, prev_index, prev_term, entries)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Bounded by MAX_FRAME_BYTES."""
+
+    __slots__ = ("_buffer", "_need", "_parts")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._parts: list[bytes] = []
+        self._need = 0
+
+    def feed(self, data: bytes) -> list[memoryview]:
+        """Frames (without length) completed by ``data``. Raises ProtocolError on an oversized one."""
+        if self._need:
+            self._need -= len(data)
+            self._parts.append(data)
+            if self._need > 0:
+                return []
+            data = b"".join(self._parts)
+            self._parts = []
+            self._need = 0
+        elif self._buffer:
+            data = self._buffer + data
+        frames: list[memoryview] = []
+        view = memoryview(data)
+        at, size = 0, len(data)
+        while size - at >= 4:
+            (length,) = _LENGTH.unpack_from(view, at)
+            if not 0 < length <= MAX_FRAME_BYTES:
+                msg = f"peer frame of {length} bytes, allowed are 1 to {MAX_FRAME_BYTES}"
+                raise ProtocolError(msg)
+            end = at + 4 + length
+            if end > size:
+                rest = data[at:]
+                self._parts, self._need, self._buffer = [rest], end - size, b""
+                return frames
+            frames.append(view[at + 4 : end])
+            at = end
+        self._buffer = data[at:]
+        return frames

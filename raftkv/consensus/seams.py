@@ -1,0 +1,84 @@
+"""Every place where pysyncobj is touched other than through its documented interface, in one list.
+
+The engine is pinned: :func:`check` refuses to start on another version or when one of the names below has
+gone, because each guard was proved against exactly this code. ``consensus.md`` tells why each is needed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import pysyncobj
+from pysyncobj import SyncObj, syncobj
+from pysyncobj.journal import Journal
+from pysyncobj.version import VERSION
+
+from raftkv.errors import InvariantError
+
+PINNED: Final = "0.3.17"
+
+OVERRIDDEN: Final = {
+    "_SyncObj__doApplyCommand": "unpickles commands; ours are handed to the state machine as bytes",
+    "_SyncObj__callErrCallback": "kept as it is, checked because the engine's refusals go through it",
+    "_checkCommandsToApply": "forwards through the engine; ours takes proposals on the leader only",
+    "_onTick": "the tick is wrapped: durability first, then the engine, then what it produced",
+}
+"""Methods that :class:`raftkv.consensus.engine.Engine` replaces, or leans on, and why."""
+
+CALLED: Final = {
+    "_SyncObj__sendAppendEntries": "send new entries at once instead of at the next heartbeat",
+}
+
+REPLACED: Final = {
+    "_SyncObj__serializer": "snapshots are checksummed, streamed and aligned with the log",
+    "_poller": "the event loop polls, not the engine",
+}
+
+GLOBALS: Final = ("createJournal", "monotonicTime", "random")
+
+_original_create_journal = syncobj.createJournal
+
+
+def _create_journal(journal: Any) -> Any:
+    return journal if isinstance(journal, Journal) else _original_create_journal(journal)
+
+
+def check() -> None:
+    """Raise InvariantError when the installed engine is not the one that the guards were written for."""
+    if VERSION != PINNED:
+        msg = (
+            f"pysyncobj {VERSION} is installed but the guards were proved on {PINNED}; install pysyncobj=={PINNED}"
+        )
+        raise InvariantError(msg)
+    missing = [name for name in (*OVERRIDDEN, *CALLED) if not hasattr(SyncObj, name)]
+    missing += [name for name in GLOBALS if not hasattr(syncobj, name)]
+    if missing:
+        msg = f"pysyncobj {VERSION} at {pysyncobj.__file__} lacks {', '.join(sorted(missing))}"
+        raise InvariantError(msg)
+
+
+def install(monotonic: Callable[[], float], rng: random.Random) -> None:
+    """Let the engine take a Journal object, and time and randomness from outside.
+
+    These are module globals of the engine, hence one clock and one generator per process (a simulation of
+    many nodes in one process shares its virtual clock anyway).
+    """
+    check()
+    syncobj.createJournal = _create_journal
+    syncobj.monotonicTime = monotonic
+    syncobj.random = rng
+
+
+class NullPoller:
+    """Stands in for the engine's poller: nothing is ever polled there."""
+
+    def subscribe(self, descr: object, callback: object, eventMask: int) -> None:  # noqa: N803 -- engine's name
+        pass
+
+    def unsubscribe(self, descr: object) -> None:
+        pass
+
+    def poll(self, timeout: float) -> None:
+        pass
