@@ -62,6 +62,65 @@ class Client:
     """(database, key) to the log index at which the watch was registered."""
 
 
+@dataclass(frozen=True, slots=True)
+class CommandStatistics:
+    """What INFO commandstats, INFO latencystats and LATENCY HISTOGRAM say of one command."""
+
+    calls: int
+    micros: int
+    """Time spent in all calls together."""
+    rejected: int = 0
+    """Refused before it ran (arity, NOAUTH, ...)."""
+    failed: int = 0
+    """Ran, and answered an error."""
+    histogram: tuple[tuple[int, int], ...] = ()
+    """(upper bound in microseconds, calls at or below it), ascending; only bounds that add calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters of this node since it started or since CONFIG RESETSTAT."""
+
+    commands_processed: int = 0
+    ops_per_s: float = 0.0
+    """Commands a second over the last seconds."""
+    net_input_bytes: int = 0
+    net_output_bytes: int = 0
+    input_kbps: float = 0.0
+    output_kbps: float = 0.0
+    expired_keys: int = 0
+    keyspace_hits: int = 0
+    keyspace_misses: int = 0
+    commands: dict[str, CommandStatistics] = field(default_factory=dict)
+    """By lower-case name, a sub-command as ``config|get``."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """Error replies by code: ``ERR``, ``WRONGTYPE``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """What the operating system says of this process (raftkv.server.process reads it)."""
+
+    pid: int
+    rss_bytes: int
+    rss_peak_bytes: int
+    system_memory_bytes: int
+    cpu_user_s: float
+    cpu_system_s: float
+
+
+@dataclass(slots=True)
+class SaveState:
+    """Snapshots of this node: LASTSAVE and INFO persistence. The node notes its automatic ones here too."""
+
+    last_s: int = 0
+    """When the newest snapshot was finished, seconds since the epoch; 0: none since the start."""
+    running: bool = False
+    last_ok: bool = True
+    count: int = 0
+    """Finished since the start."""
+
+
 class Node(Protocol):
     """The running node, as server commands, HTTP and metrics see it."""
 
@@ -76,6 +135,7 @@ class Node(Protocol):
     """Clock.monotonic() at start."""
     run_id: str
     """40 hex digits, new at every start."""
+    saves: SaveState
 
     def client_address(self, node_id: str) -> str:
         """host:port where clients reach a member (this node too); empty while unknown."""
@@ -83,6 +143,22 @@ class Node(Protocol):
 
     def pause_clients(self, until: float, *, writes_only: bool) -> None:
         """CLIENT PAUSE: hold commands back until ``clock.monotonic()`` reaches ``until`` (0: unpause)."""
+        ...
+
+    def change_settings(self, settings: Settings) -> None:
+        """CONFIG SET: use ``settings``, already checked, from now on (``node.settings`` is it afterwards)."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """A picture of the counters."""
+        ...
+
+    def reset_statistics(self) -> None:
+        """CONFIG RESETSTAT."""
+        ...
+
+    def process_usage(self) -> ProcessUsage:
+        """Memory and processor time of this process, now."""
         ...
 
 

@@ -64,10 +64,10 @@ def test_an_id_cannot_be_taken_twice_and_a_stranger_cannot_remove_it() -> None:
 
 def test_describe_has_every_field_of_redis_7_0_in_its_order() -> None:
     line = describe(make_client(7), 100.0)
-    names = (
-        "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp obl oll "
-        "omem tot-mem events cmd user redir resp"
-    ).split()
+    names = [
+        "id", "addr", "laddr", "fd", "name", "age", "idle", "flags", "db", "sub", "psub", "ssub", "multi", "qbuf", "qbuf-free",
+        "argv-mem", "multi-mem", "rbs", "rbp", "obl", "oll", "omem", "tot-mem", "events", "cmd", "user", "redir", "resp",
+    ]  # fmt: skip
     assert list(fields_of(line))[: len(names)] == names
     assert "\n" not in line
 
