@@ -34,9 +34,21 @@ if TYPE_CHECKING:
 Value: TypeAlias = "bytes | deque[bytes] | dict[bytes, bytes] | IndexedSet | ZSet"
 """string, list, hash, set, sorted set."""
 
+_TYPE_NAMES: Final = {"bytes": "string", "deque": "list", "dict": "hash", "IndexedSet": "set", "ZSet": "zset"}
+
 DATABASES: Final = 16
 HEAP_SLACK: Final = 64
 """Stale expiry-heap items tolerated beyond twice the live ones before the heap is rebuilt."""
+
+
+def type_name(value: Value) -> str:
+    """What TYPE answers for ``value``: string, list, hash, set or zset."""
+    return _TYPE_NAMES[type(value).__name__]
+
+
+def copy_value(value: Any) -> Any:
+    """A value that shares nothing mutable with ``value``."""
+    return value if type(value) is bytes else value.copy()
 
 
 class Database:
