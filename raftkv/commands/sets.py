@@ -1,0 +1,445 @@
+"""Sets of numbered members (:class:`raftkv.store.sets.IndexedSet`).
+
+Every reply lists members in an order that follows from the commands applied, never from hashes. Random members
+come from numbers of ``ctx.rng`` and from :meth:`IndexedSet.at`; of the generator only ``random()`` is used, the
+one method whose sequence Python promises to keep, so that nodes of two Python versions draw the same.
+
+Source: https://redis.io/docs/latest/commands/?group=set, version 7.0.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+from random import Random
+from typing import Final
+
+from raftkv.commands.args import INT64_MAX, parse_int, syntax_error
+from raftkv.commands.key_finders import counted_keys
+from raftkv.commands.registry import Argv, Context, command
+from raftkv.commands.scan_args import parse_cursor, parse_scan_options
+from raftkv.errors import CommandError
+from raftkv.protocol.replies import Reply, SetReply
+from raftkv.store.sets import IndexedSet
+
+REPEATS_MAX: Final = 1 << 20
+"""Most members of one SRANDMEMBER with repetitions. Redis has no limit and may be made to answer for ever;
+here the command may stand in a transaction, and apply must not be held up. Beyond it: "value is out of range"."""
+
+
+# -------------------------------------------------------------------- members
+@command(
+    "SADD",
+    arity=-3,
+    flags="write denyoom fast",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Adds members to a set and returns how many were new; creates the set.",
+    syntax="key member [member ...]",
+    complexity="O(1) for each member",
+)
+def sadd(ctx: Context, argv: Argv) -> Reply:
+    db, key = ctx.db, argv[1]
+    members: IndexedSet | None = db.typed(key, IndexedSet)
+    if members is None:
+        members = IndexedSet.from_members(argv[2:])
+        db.set(key, members)
+        return len(members)
+    added = members.update(argv[2:])
+    if added:
+        db.touch(key)
+    return added
+
+
+@command(
+    "SREM",
+    arity=-3,
+    flags="write fast",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Removes members from a set and returns how many were there.",
+    syntax="key member [member ...]",
+    complexity="O(N) where N is the number of members named",
+)
+def srem(ctx: Context, argv: Argv) -> Reply:
+    db, key = ctx.db, argv[1]
+    members: IndexedSet | None = db.typed(key, IndexedSet)
+    if members is None:
+        return 0
+    removed = sum(map(members.discard, argv[2:]))
+    if removed:
+        db.touch_or_drop(key, members)
+    return removed
+
+
+@command(
+    "SISMEMBER",
+    arity=3,
+    flags="readonly fast",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Tells whether a set has a member.",
+    syntax="key member",
+)
+def sismember(ctx: Context, argv: Argv) -> Reply:
+    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    return int(members is not None and argv[2] in members)
+
+
+@command(
+    "SMISMEMBER",
+    arity=-3,
+    flags="readonly fast",
+    keys=(1, 1, 1),
+    group="set",
+    since="6.2.0",
+    summary="Tells of each of several members whether a set has it.",
+    syntax="key member [member ...]",
+    complexity="O(N) where N is the number of members asked for",
+)
+def smismember(ctx: Context, argv: Argv) -> Reply:
+    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    if members is None:
+        return [0] * (len(argv) - 2)
+    index = members.index
+    return [int(member in index) for member in argv[2:]]
+
+
+@command(
+    "SMEMBERS",
+    arity=2,
+    flags="readonly",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Returns all members of a set.",
+    syntax="key",
+    complexity="O(N) where N is the number of members",
+)
+def smembers(ctx: Context, argv: Argv) -> Reply:
+    return SetReply(ctx.db.typed(argv[1], IndexedSet) or ())
+
+
+@command(
+    "SCARD",
+    arity=2,
+    flags="readonly fast",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Returns the number of members of a set.",
+    syntax="key",
+)
+def scard(ctx: Context, argv: Argv) -> Reply:
+    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    return 0 if members is None else len(members)
+
+
+@command(
+    "SMOVE",
+    arity=4,
+    flags="write fast",
+    keys=(1, 2, 1),
+    group="set",
+    since="1.0.0",
+    summary="Moves a member from one set to another; creates the other.",
+    syntax="source destination member",
+)
+def smove(ctx: Context, argv: Argv) -> Reply:
+    db, source, target, member = ctx.db, argv[1], argv[2], argv[3]
+    members: IndexedSet | None = db.typed(source, IndexedSet)
+    if members is None:
+        return 0
+    others: IndexedSet | None = db.typed(target, IndexedSet)
+    if member not in members:
+        return 0
+    if others is members:
+        return 1
+    members.discard(member)
+    db.touch_or_drop(source, members)
+    if others is None:
+        db.set(target, IndexedSet.from_members((member,)))
+    elif others.add(member):
+        db.touch(target)
+    return 1
+
+
+@command(
+    "SSCAN",
+    arity=-3,
+    flags="readonly",
+    keys=(1, 1, 1),
+    group="set",
+    since="2.8.0",
+    summary="Returns some members of a set and the cursor with which the next call goes on; 0 begins and ends.",
+    syntax="key cursor [MATCH pattern] [COUNT count]",
+    complexity="O(COUNT) for each call",
+)
+def sscan(ctx: Context, argv: Argv) -> Reply:
+    cursor = parse_cursor(argv[2])
+    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    if members is None:
+        return [b"0", []]
+    options = parse_scan_options(argv[3:])
+    cursor, page = members.scan(cursor, options.count)
+    return [b"%d" % cursor, page if options.match is None else list(filter(options.match, page))]
+
+
+# -------------------------------------------------------------------- random members
+def _draw(rng: Random, below: int) -> int:
+    """A number in ``range(below)``; ``below`` is a number of members, far under the 2**53 at which this would bend."""
+    return int(rng.random() * below)
+
+
+@command(
+    "SPOP",
+    arity=-2,
+    flags="write fast",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Removes and returns a random member of a set, or count of them.",
+    syntax="key [count]",
+    complexity="O(1) without count, otherwise O(N) where N is the count",
+)
+def spop(ctx: Context, argv: Argv) -> Reply:
+    db, key = ctx.db, argv[1]
+    if len(argv) == 2:
+        members: IndexedSet | None = db.typed(key, IndexedSet)
+        if members is None:
+            return None
+        member = members.pop_at(_draw(ctx.rng, len(members)))
+        db.touch_or_drop(key, members)
+        return member
+    if len(argv) > 3:
+        raise syntax_error()
+    count = parse_int(argv[2], "value is out of range, must be positive", low=0)
+    members = db.typed(key, IndexedSet)
+    if members is None or count == 0:
+        return SetReply()
+    if count >= len(members):
+        db.delete(key)
+        return SetReply(members)
+    popped = SetReply(members.pop_at(_draw(ctx.rng, len(members))) for _ in range(count))
+    db.touch(key)
+    return popped
+
+
+@command(
+    "SRANDMEMBER",
+    arity=-2,
+    flags="readonly",
+    keys=(1, 1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Returns a random member of a set, or count distinct ones, or -count with repetitions when negative.",
+    syntax="key [count]",
+    complexity="O(1) without count, otherwise O(N) where N is the count without sign",
+)
+def srandmember(ctx: Context, argv: Argv) -> Reply:
+    if len(argv) > 2:
+        return _random_members(ctx, argv)
+    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    return None if members is None else members.at(_draw(ctx.rng, len(members)))
+
+
+def _random_members(ctx: Context, argv: Argv) -> Reply:
+    count = parse_int(argv[2])
+    if count < -INT64_MAX:
+        raise CommandError(f"value is out of range, value must between {-INT64_MAX} and {INT64_MAX}")
+    if len(argv) > 3:
+        raise syntax_error()
+    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    if members is None:
+        return []
+    rng, length = ctx.rng, len(members)
+    if count >= length:
+        return list(members)
+    if count >= 0:
+        return _sample(members, count, rng)
+    if -count > REPEATS_MAX:
+        raise CommandError("value is out of range")
+    return [members.at(_draw(rng, length)) for _ in range(-count)]
+
+
+def _sample(members: IndexedSet, count: int, rng: Random) -> list[bytes]:
+    """``count`` distinct members: the first steps of a Fisher-Yates shuffle of the positions.
+
+    Only the positions that were swapped are kept, so that time and space are O(count), not O(len(members)).
+    """
+    moved: dict[int, int] = {}
+    picked = []
+    for at in range(count):
+        other = at + _draw(rng, len(members) - at)
+        picked.append(members.at(moved.get(other, other)))
+        moved[other] = moved.get(at, at)
+    return picked
+
+
+# -------------------------------------------------------------------- algebra
+def _operands(ctx: Context, keys: list[bytes]) -> list[IndexedSet]:
+    """The sets at ``keys``, an empty one for each missing key. Raises WrongTypeError before anything is computed."""
+    db = ctx.db
+    return [found if (found := db.typed(key, IndexedSet)) is not None else IndexedSet() for key in keys]
+
+
+def _intersection(sets: list[IndexedSet]) -> list[bytes]:
+    """Members of every set, in the order of the smallest (the first of several)."""
+    smallest, *others = sorted(sets, key=len)
+    common = list(smallest)
+    for other in others:
+        index = other.index
+        common = [member for member in common if member in index]
+    return common
+
+
+def _union(sets: list[IndexedSet]) -> list[bytes]:
+    """Members of any set, in order of first appearance."""
+    return list(dict.fromkeys(chain.from_iterable(sets)))
+
+
+def _difference(sets: list[IndexedSet]) -> list[bytes]:
+    """Members of the first set and of no other, in its order; each step costs the smaller of the two sides."""
+    rest = dict.fromkeys(sets[0])
+    for other in sets[1:]:
+        if len(other) < len(rest):
+            for member in other:
+                rest.pop(member, None)
+        else:
+            index = other.index
+            rest = {member: None for member in rest if member not in index}
+    return list(rest)
+
+
+def _store(ctx: Context, target: bytes, members: list[bytes]) -> int:
+    ctx.db.store(target, IndexedSet.from_members(members))
+    return len(members)
+
+
+@command(
+    "SINTER",
+    arity=-2,
+    flags="readonly",
+    keys=(1, -1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Returns the members that all of several sets have.",
+    syntax="key [key ...]",
+    complexity="O(N*M) where N is the size of the smallest set and M the number of sets",
+)
+def sinter(ctx: Context, argv: Argv) -> Reply:
+    return SetReply(_intersection(_operands(ctx, argv[1:])))
+
+
+@command(
+    "SUNION",
+    arity=-2,
+    flags="readonly",
+    keys=(1, -1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Returns the members that any of several sets has.",
+    syntax="key [key ...]",
+    complexity="O(N) where N is the number of members in all sets",
+)
+def sunion(ctx: Context, argv: Argv) -> Reply:
+    return SetReply(_union(_operands(ctx, argv[1:])))
+
+
+@command(
+    "SDIFF",
+    arity=-2,
+    flags="readonly",
+    keys=(1, -1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Returns the members of the first set that none of the others has.",
+    syntax="key [key ...]",
+    complexity="O(N) where N is the number of members in all sets",
+)
+def sdiff(ctx: Context, argv: Argv) -> Reply:
+    return SetReply(_difference(_operands(ctx, argv[1:])))
+
+
+@command(
+    "SINTERSTORE",
+    arity=-3,
+    flags="write denyoom",
+    keys=(1, -1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Stores the members that all of several sets have, in place of what the destination held.",
+    syntax="destination key [key ...]",
+    complexity="O(N*M) where N is the size of the smallest set and M the number of sets",
+)
+def sinterstore(ctx: Context, argv: Argv) -> Reply:
+    return _store(ctx, argv[1], _intersection(_operands(ctx, argv[2:])))
+
+
+@command(
+    "SUNIONSTORE",
+    arity=-3,
+    flags="write denyoom",
+    keys=(1, -1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Stores the members that any of several sets has, in place of what the destination held.",
+    syntax="destination key [key ...]",
+    complexity="O(N) where N is the number of members in all sets",
+)
+def sunionstore(ctx: Context, argv: Argv) -> Reply:
+    return _store(ctx, argv[1], _union(_operands(ctx, argv[2:])))
+
+
+@command(
+    "SDIFFSTORE",
+    arity=-3,
+    flags="write denyoom",
+    keys=(1, -1, 1),
+    group="set",
+    since="1.0.0",
+    summary="Stores the members of the first set that none of the others has, in place of what the destination held.",
+    syntax="destination key [key ...]",
+    complexity="O(N) where N is the number of members in all sets",
+)
+def sdiffstore(ctx: Context, argv: Argv) -> Reply:
+    return _store(ctx, argv[1], _difference(_operands(ctx, argv[2:])))
+
+
+@command(
+    "SINTERCARD",
+    arity=-3,
+    flags="readonly movablekeys",
+    key_finder=counted_keys,
+    group="set",
+    since="7.0.0",
+    summary="Returns how many members all of several sets have, counting no further than the limit.",
+    syntax="numkeys key [key ...] [LIMIT limit]",
+    complexity="O(N*M) where N is the size of the smallest set and M the number of sets",
+)
+def sintercard(ctx: Context, argv: Argv) -> Reply:
+    count = parse_int(argv[1], "numkeys should be greater than 0", low=1)
+    if count > len(argv) - 2:
+        raise CommandError("Number of keys can't be greater than number of args")
+    limit = _limit(argv[2 + count :])
+    sets = _operands(ctx, argv[2 : 2 + count])
+    if not limit:
+        return len(_intersection(sets))
+    smallest, *others = sorted(sets, key=len)
+    indexes = [other.index for other in others]
+    common = (1 for member in smallest if all(member in index for index in indexes))
+    return sum(islice(common, min(limit, len(smallest))))
+
+
+def _limit(words: list[bytes]) -> int:
+    """``[LIMIT limit]``, the last of several counts; 0: no limit."""
+    limit = 0
+    for name, raw in zip(words[::2], words[1::2], strict=False):
+        if name.upper() != b"LIMIT":
+            raise syntax_error()
+        limit = parse_int(raw, "LIMIT can't be negative", low=0)
+    if len(words) % 2:
+        raise syntax_error()
+    return limit
