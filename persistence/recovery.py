@@ -1,0 +1,213 @@
+"""What a log directory holds after a crash, and what of it may be believed.
+
+The records are replayed in order, segment by segment. Three things can be wrong:
+
+* the tail of the newest segment ends in something that is not a record, and no later sync round vouches for it:
+  it was never acknowledged, and is cut;
+* a record is bad although a later round, or a later segment, proves that it was durable once: that is damage, and
+  nothing may be served from this log (CorruptLogError);
+* older segments lie there that compaction had already given up: they are recycled.
+
+Before the recovered tail is believed it is written again. After a failed fsync the page cache may hold bytes that the
+disk does not (the kernel marks such pages clean), and a process that restarts would read them and find a
+further fsync succeed (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from persistence.errors import CorruptLogError
+from persistence.files import ZERO_SLICE_BYTES, File, Files
+from persistence.positions import Positions
+from persistence.records import CLEAR, COMPACT, ENTRY, HARD_STATE, MARK, TRUNCATE, Record, body_of, hard_state_of
+from persistence.segment import (
+    DATA_START,
+    Segment,
+    SegmentHeader,
+    decode_segment_header,
+    find_proof_of_damage,
+    marker_offsets,
+    segment_name,
+    segment_number,
+    walk,
+)
+from persistence.spares import Spares
+from persistence.writer import DiskState, begin_segment
+
+
+@dataclass(slots=True)
+class Scanned:
+    """One segment, read and checked by itself."""
+
+    header: SegmentHeader
+    segment: Segment
+    content: bytes
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class Recovered:
+    """A log, ready to be continued."""
+
+    state: DiskState
+    segments: list[Segment]
+    positions: Positions
+    cut_bytes: int = 0
+    """Length of the torn tail that was cut, up to the last trace of a record."""
+    reports: list[str] = field(default_factory=list)
+
+
+def recover(directory: str, files: Files, spares: Spares) -> Recovered:
+    """Bring the log in ``directory`` (which exists) back. Raises CorruptLogError or OSError."""
+    names = files.listdir(directory)
+    numbers = sorted(number for name in names if (number := segment_number(name)) is not None)
+    spares.adopt(names)
+    if not numbers:
+        if spares.wanted:
+            spares.prepare()
+        state = DiskState()
+        return Recovered(state, [begin_segment(spares, None, state)], Positions())
+    newest = _scan(directory, files, numbers[-1], expected_end=None)
+    first_segment = _first_segment(newest)
+    replay = Replay()
+    scanned = [newest]
+    following = newest.header
+    for number in range(newest.header.number - 1, first_segment - 1, -1):
+        if number not in numbers:
+            path = os.path.join(directory, segment_name(number))
+            raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
+        older = _scan(directory, files, number, expected_end=following.previous_end)
+        following = older.header
+        older.content = b""  # only the newest is looked at again; holding all would cost as much memory as the log
+        scanned.append(older)
+    for one in reversed(scanned):
+        replay.segment(one)
+    recovered = replay.finish(newest)
+    recovered.segments = [one.segment for one in reversed(scanned)]
+    recovered.cut_bytes = _settle_tail(newest)
+    files.fsync_dir(directory)
+    for number in numbers:
+        if number < first_segment:
+            spares.retire(Segment(number, files.open(os.path.join(directory, segment_name(number)))))
+    return recovered
+
+
+def _scan(directory: str, files: Files, number: int, expected_end: int | None) -> Scanned:
+    """Read and walk one segment; ``expected_end`` is None for the newest, whose tail may be torn."""
+    path = os.path.join(directory, segment_name(number))
+    file = files.open(path)
+    try:
+        content = file.pread(file.size(), 0)
+        header = decode_segment_header(memoryview(content)[:DATA_START], path, number)
+        segment = Segment(number, file)
+        limit = len(content) if expected_end is None else min(expected_end, len(content))
+        records, segment.end = walk(memoryview(content)[:limit], segment.marker)
+        _refuse_damage(path, content, segment, expected_end)
+    except BaseException:
+        file.close()
+        raise
+    return Scanned(header, segment, content, records)
+
+
+def _refuse_damage(path: str, content: bytes, segment: Segment, expected_end: int | None) -> None:
+    if expected_end is not None:
+        if segment.end != expected_end:
+            raise CorruptLogError(path, segment.end, f"no valid record here, though records followed to {expected_end}")
+        return
+    proof = find_proof_of_damage(content, segment.marker, segment.end)
+    if proof is not None:
+        reason = f"no valid record here, though the record at {proof.offset} was written after this one was durable"
+        raise CorruptLogError(path, segment.end, reason)
+
+
+def _first_segment(newest: Scanned) -> int:
+    """Oldest segment that the log still needs: the newest segment always knows."""
+    freed = [record.term for record in newest.records if record.kind in (CLEAR, COMPACT)]
+    return max([newest.header.first_segment, *freed])
+
+
+class Replay:
+    """The records in order, applied to the state in the oldest segment's header."""
+
+    def __init__(self) -> None:
+        self._state: DiskState | None = None
+        self._positions = Positions()
+        self._segments: list[Segment] = []
+
+    def segment(self, scanned: Scanned) -> None:
+        header = scanned.header
+        path = scanned.segment.file.path
+        if self._state is None:
+            self._state = _state_at_birth(header)
+        elif _state_at_birth(header) != self._state:
+            raise CorruptLogError(path, 0, "its header contradicts the records before it")
+        self._segments.append(scanned.segment)
+        content = memoryview(scanned.content)
+        for record in scanned.records:
+            self._record(self._state, record, scanned.segment, content)
+
+    def _record(self, state: DiskState, record: Record, segment: Segment, content: memoryview) -> None:
+        kind, index = record.kind, record.index
+        if kind == ENTRY:
+            if state.last_index and index != state.last_index + 1:
+                reason = f"entry {index} follows entry {state.last_index}"
+                raise CorruptLogError(segment.file.path, record.offset, reason)
+            state.apply_entry(index, record.term)
+            self._positions.add(index, record.term, segment.number, record.offset, record.stored_bytes)
+            segment.index_max = index
+        elif kind == HARD_STATE:
+            state.hard_state = hard_state_of(record, body_of(content, record))
+        elif kind != MARK:
+            self._control(state, record, segment)
+
+    def _control(self, state: DiskState, record: Record, segment: Segment) -> None:
+        kind, index = record.kind, record.index
+        if kind != CLEAR and not state.first_index <= index <= state.last_index:
+            reason = f"a record refers to entry {index}, the log holds {state.first_index} to {state.last_index}"
+            raise CorruptLogError(segment.file.path, record.offset, reason)
+        state.apply(kind, record.term, index)
+        if kind == TRUNCATE:
+            self._positions.truncate_from(index)
+        elif kind == CLEAR:
+            self._positions.clear()
+        elif kind == COMPACT:
+            self._positions.compact_to(index)
+        if kind in (TRUNCATE, CLEAR):
+            for earlier in self._segments:
+                earlier.index_max = min(earlier.index_max, index - 1) if kind == TRUNCATE else 0
+
+    def finish(self, newest: Scanned) -> Recovered:
+        state = self._state
+        assert state is not None  # the newest segment at least was replayed
+        held = (self._positions.first, self._positions.last) if len(self._positions) else (0, 0)
+        if held != (state.first_index, state.last_index):
+            reason = f"the segments hold entries {held}, the log should hold {(state.first_index, state.last_index)}"
+            raise CorruptLogError(newest.segment.file.path, 0, reason)
+        return Recovered(state, [], self._positions)
+
+
+def _state_at_birth(header: SegmentHeader) -> DiskState:
+    return DiskState(
+        header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment
+    )
+
+
+def _settle_tail(newest: Scanned) -> int:
+    """Write the last sync round again, wipe what follows it, sync. Returns the number of bytes that were cut."""
+    file, end = newest.segment.file, newest.segment.end
+    if newest.records:
+        start = newest.records[-1].round_start
+        file.pwrite([memoryview(newest.content)[start:end]], start)
+    traces = marker_offsets(newest.content, newest.segment.marker, end)
+    if traces:
+        # A later record that survived the tear would be taken for live once a new record ended where it begins.
+        _wipe(file, end, len(newest.content))
+    file.fdatasync()
+    return traces[-1] + len(newest.segment.marker.to_bytes(4, "little")) - end if traces else 0
+
+
+def _wipe(file: File, start: int, end: int) -> None:
+    for offset in range(start, end, ZERO_SLICE_BYTES):
+        file.pwrite([bytes(min(ZERO_SLICE_BYTES, end - offset))], offset)
