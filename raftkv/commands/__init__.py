@@ -1,4 +1,16 @@
 """One declaration per command and its function. Pure: works on :mod:`raftkv.store` only.
 
-Importing this package fills :data:`raftkv.commands.registry.TABLE`.
+Importing this package fills :data:`raftkv.commands.registry.TABLE` with the data commands; the server adds its own.
 """
+
+from raftkv.commands import counters as _counters
+from raftkv.commands import expiry as _expiry
+from raftkv.commands import introspection as _introspection
+from raftkv.commands import keys as _keys
+from raftkv.commands import lcs as _lcs
+from raftkv.commands import scan as _scan
+from raftkv.commands import scripts as _scripts
+from raftkv.commands import strings as _strings
+
+__all__: list[str] = []
+_LOADED = (_counters, _expiry, _introspection, _keys, _lcs, _scan, _scripts, _strings)
