@@ -109,8 +109,6 @@ class ReadProbe:
 
     term: int
     round: int
-    commit: int
-    """The leader's commit index, so that a follower with nothing else to hear learns of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +187,7 @@ _FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, 
     15: (PreVoteGranted, struct.Struct("!Q"), ("term",)),
     16: (TermNotice, struct.Struct("!Q"), ("term",)),
     17: (TimeoutNow, struct.Struct("!Q"), ("term",)),
-    18: (ReadProbe, struct.Struct("!QQQ"), ("term", "round", "commit")),
+    18: (ReadProbe, struct.Struct("!QQ"), ("term", "round")),
     19: (ReadProbeAck, struct.Struct("!QQ"), ("term", "round")),
     20: (ReadIndexRequest, struct.Struct("!Q"), ("request",)),
     21: (ReadIndexReply, struct.Struct("!QQQ"), ("request", "index", "now_ms")),

@@ -1,0 +1,345 @@
+"""Links between members: asyncio, one TCP connection in each direction for each pair.
+
+A node sends on the connections that it opened and receives on those that it accepted, so that neither side must decide
+which of two crossing connections lives. The dialling side introduces itself and both prove that they know the peer
+secret (HMAC-SHA256 over both nonces), before any frame of consensus is read:
+
+    dialler   "RAFTKV1\\n" | u32 length | JSON {version, cluster, node, to, boot, client, http, nonce}
+    acceptor  u32 length | JSON {node, boot, client, http, nonce, proof} or {error}
+    dialler   u32 length | JSON {proof}
+    acceptor  u32 length | JSON {ok} or {error}
+
+Nothing is pickled, every length is bounded, and a link that cannot take more drops what it is given: consensus sends
+again what is still needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, cast
+
+from raftkv.consensus.messages import Application, FrameReader, Message, decode, encode
+from raftkv.errors import ProtocolError
+
+MAGIC: Final = b"RAFTKV1\n"
+PROTOCOL_VERSION: Final = 1
+HANDSHAKE_BYTES_MAX: Final = 4096
+HANDSHAKE_S: Final = 2.0
+BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused)."""
+READ_BYTES: Final = 256 * 1024
+REDIAL_MIN_S: Final = 0.05
+REDIAL_MAX_S: Final = 1.0
+
+_LENGTH: Final = struct.Struct("!I")
+
+
+class HandshakeError(ProtocolError):
+    """The other side is not a member of this cluster, or says that we are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a member tells the others about itself."""
+
+    cluster_id: str
+    node_id: str
+    boot_id: str
+    """New at every start: tells a restart from a second node with the same id."""
+    client_address: str
+    http_address: str
+
+
+@dataclass(slots=True)
+class PeerInfo:
+    """What another member told us."""
+
+    client_address: str = ""
+    http_address: str = ""
+    boot_id: str = ""
+
+
+class _Framed(asyncio.Protocol):
+    """Inbound frames of an introduced peer."""
+
+    def __init__(self, links: Links, peer: str) -> None:
+        self._links = links
+        self._peer = peer
+        self._frames = FrameReader()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        links, peer = self._links, self._peer
+        links.on_bytes(peer)
+        try:
+            for frame in self._frames.feed(data):
+                message = decode(frame)
+                if type(message) is Application:
+                    links.on_application(peer, message.data)
+                else:
+                    links.on_message(peer, message)
+        except ProtocolError as error:
+            links.report("peer sent a bad frame", peer=peer, error=str(error))
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._links.inbound_lost(self._peer, self)
+
+
+class Links:
+    """All links of one node. Callbacks run on the loop."""
+
+    def __init__(
+        self,
+        me: Introduction,
+        addresses: dict[str, tuple[str, int]],
+        secret: bytes,
+        rng: Random,
+        report: Callable[..., None],
+    ) -> None:
+        self.me = me
+        self._addresses = addresses
+        self._secret = secret
+        self._rng = rng
+        self.report = report
+        self.info: dict[str, PeerInfo] = {peer: PeerInfo() for peer in addresses}
+        self._out: dict[str, asyncio.StreamWriter] = {}
+        self._inbound: dict[str, tuple[str, _Framed, asyncio.StreamWriter]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: asyncio.Server | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
+        self.dropped = 0
+        self.on_message: Callable[[str, Message], None] = _ignore
+        self.on_application: Callable[[str, bytes], None] = _ignore
+        self.on_link: Callable[[str, bool], None] = _ignore
+        self.on_bytes: Callable[[str], None] = _ignore
+
+    # ------------------------------------------------------------ life
+    async def start(self, host: str, port: int) -> None:
+        """Listen and dial everybody. Raises OSError when the address is taken."""
+        self._server = await asyncio.start_server(self._accept, host, port, limit=READ_BYTES)
+        self._tasks = [asyncio.create_task(self._dial_for_ever(peer)) for peer in sorted(self._addresses)]
+
+    async def stop(self) -> None:
+        """Close everything."""
+        for task in (*self._tasks, *self._accepting):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._accepting, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._out.values()):
+            writer.close()
+        for _, _, writer in list(self._inbound.values()):
+            writer.close()
+
+    # ------------------------------------------------------------ out
+    def send(self, peer: str, message: Message) -> bool:
+        """Queue a message; False when there is no link or its buffer is full."""
+        writer = self._out.get(peer)
+        if writer is None:
+            return False
+        transport = writer.transport
+        if transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
+            self.dropped += 1
+            return False
+        parts = encode(message)
+        if len(parts) == 1:
+            transport.write(parts[0])
+        else:
+            transport.writelines(parts)
+        return True
+
+    def address(self, peer: str) -> tuple[str, int]:
+        """Where ``peer`` listens for other members."""
+        return self._addresses[peer]
+
+    def connected(self, peer: str) -> bool:
+        """Whether messages to ``peer`` can leave now."""
+        return peer in self._out
+
+    async def _dial_for_ever(self, peer: str) -> None:
+        delay = REDIAL_MIN_S
+        last = ""
+        while True:
+            try:
+                reader, writer = await self._dial(peer)
+            except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, HandshakeError, ValueError) as error:
+                text = f"{type(error).__name__}: {error}"
+                if text != last and not isinstance(error, ConnectionError):
+                    self.report("peer link refused", peer=peer, error=text)
+                last = text
+                await asyncio.sleep(delay * (0.5 + self._rng.random()))
+                delay = min(delay * 2, REDIAL_MAX_S)
+                continue
+            delay, last = REDIAL_MIN_S, ""
+            self._out[peer] = writer
+            self.on_link(peer, True)  # noqa: FBT003 -- (peer, up)
+            try:
+                await reader.read(1)  # nothing is ever sent on this side: it ends when the link does
+            except OSError:
+                pass
+            finally:
+                self._out.pop(peer, None)
+                writer.close()
+                self.on_link(peer, False)  # noqa: FBT003 -- (peer, up)
+
+    async def _dial(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self._addresses[peer]
+        async with asyncio.timeout(HANDSHAKE_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                await self._introduce(peer, reader, writer)
+            except BaseException:
+                writer.close()
+                raise
+        _tune(writer)
+        return reader, writer
+
+    async def _introduce(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonce = self._nonce()
+        hello = self._hello() | {"version": PROTOCOL_VERSION, "cluster": self.me.cluster_id, "to": peer, "nonce": nonce}
+        writer.write(MAGIC + _pack(hello))
+        answer = await _read(reader)
+        if answer.get("node") != peer:
+            msg = f"{self._addresses[peer]} is node {answer.get('node')!r}, not {peer!r}"
+            raise HandshakeError(msg)
+        theirs = str(answer.get("nonce", ""))
+        self._check_proof(answer, "acceptor", nonce, theirs)
+        writer.write(_pack({"proof": self._proof("dialler", nonce, theirs)}))
+        await _read(reader)
+        self._learn(peer, answer)
+
+    # ------------------------------------------------------------ in
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                peer, boot = await self._welcome(reader, writer)
+        except HandshakeError as error:
+            self.report("peer refused", address=str(writer.get_extra_info("peername")), error=error.message)
+            writer.write(_pack({"error": error.message}))
+            writer.close()
+            return
+        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError):
+            writer.close()
+            return
+        _tune(writer)
+        protocol = _Framed(self, peer)
+        transport = writer.transport
+        protocol.connection_made(transport)
+        old = self._inbound.get(peer)
+        if old is not None:
+            old[2].transport.abort()
+        self._inbound[peer] = (boot, protocol, writer)
+        early = bytes(cast("Any", reader)._buffer)  # noqa: SLF001 -- frames that came with the handshake's last message
+        transport.set_protocol(protocol)
+        if early:
+            protocol.data_received(early)
+        transport.resume_reading()
+
+    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, str]:
+        if await reader.readexactly(len(MAGIC)) != MAGIC:
+            msg = "not a raftkv peer (wrong magic); clients use the other port"
+            raise HandshakeError(msg)
+        hello = await _read(reader)
+        peer, boot = str(hello.get("node")), str(hello.get("boot"))
+        self._check_hello(hello, peer, boot)
+        theirs, nonce = str(hello.get("nonce", "")), self._nonce()
+        proof = self._proof("acceptor", theirs, nonce)
+        writer.write(_pack(self._hello() | {"nonce": nonce, "proof": proof}))
+        self._check_proof(await _read(reader), "dialler", theirs, nonce)
+        writer.write(_pack({"ok": True}))
+        self._learn(peer, hello)
+        return peer, boot
+
+    def _check_hello(self, hello: dict[str, Any], peer: str, boot: str) -> None:
+        if hello.get("version") != PROTOCOL_VERSION:
+            msg = f"peer protocol version {hello.get('version')!r}, this node speaks {PROTOCOL_VERSION}"
+            raise HandshakeError(msg)
+        if hello.get("cluster") != self.me.cluster_id:
+            msg = f"cluster id {hello.get('cluster')!r}, this node belongs to {self.me.cluster_id!r}"
+            raise HandshakeError(msg)
+        if hello.get("to") != self.me.node_id:
+            msg = f"meant for node {hello.get('to')!r}, this is {self.me.node_id!r}"
+            raise HandshakeError(msg)
+        if peer == self.me.node_id:
+            msg = f"node id {peer!r} is this node's own: two nodes were started with the same --id"
+            raise HandshakeError(msg)
+        if peer not in self._addresses:
+            msg = f"node {peer!r} is not among this node's peers ({', '.join(sorted(self._addresses))})"
+            raise HandshakeError(msg)
+        old = self._inbound.get(peer)
+        if old is not None and old[0] != boot and not old[2].transport.is_closing():
+            msg = f"another process is connected as node {peer!r}: two nodes were started with the same --id"
+            raise HandshakeError(msg)
+
+    def inbound_lost(self, peer: str, protocol: _Framed) -> None:
+        """An accepted link ended."""
+        current = self._inbound.get(peer)
+        if current is not None and current[1] is protocol:
+            del self._inbound[peer]
+
+    # ------------------------------------------------------------ proof
+    def _hello(self) -> dict[str, Any]:
+        me = self.me
+        return {"node": me.node_id, "boot": me.boot_id, "client": me.client_address, "http": me.http_address}
+
+    def _nonce(self) -> str:
+        return f"{self._rng.getrandbits(256):064x}"
+
+    def _proof(self, side: str, dialler_nonce: str, acceptor_nonce: str) -> str:
+        text = "\0".join((side, self.me.cluster_id, dialler_nonce, acceptor_nonce)).encode()
+        return hmac.new(self._secret, text, "sha256").hexdigest()
+
+    def _check_proof(self, answer: dict[str, Any], side: str, dialler_nonce: str, acceptor_nonce: str) -> None:
+        expected = self._proof(side, dialler_nonce, acceptor_nonce)
+        if not hmac.compare_digest(str(answer.get("proof", "")).encode(), expected.encode()):
+            msg = "the peer secret differs: set the same peer_secret on every node"
+            raise HandshakeError(msg)
+
+    def _learn(self, peer: str, hello: dict[str, Any]) -> None:
+        self.info[peer] = PeerInfo(str(hello.get("client", "")), str(hello.get("http", "")), str(hello.get("boot", "")))
+
+
+def _pack(value: dict[str, Any]) -> bytes:
+    body = json.dumps(value).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > HANDSHAKE_BYTES_MAX:
+        msg = f"handshake message of {length} bytes, allowed are {HANDSHAKE_BYTES_MAX}"
+        raise HandshakeError(msg)
+    value = json.loads(await reader.readexactly(length))
+    if not isinstance(value, dict):
+        msg = "handshake message is not an object"
+        raise HandshakeError(msg)
+    if "error" in value:
+        raise HandshakeError(str(value["error"]))
+    return value
+
+
+def _tune(writer: asyncio.StreamWriter) -> None:
+    raw = writer.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    writer.transport.set_write_buffer_limits(high=BUFFER_BYTES_MAX)
+
+
+def _ignore(*_: object) -> None:
+    return None

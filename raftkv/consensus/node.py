@@ -1,0 +1,270 @@
+"""A replica on the event loop: links, timers, the log's committer. Implements :class:`raftkv.replicator.Replicator`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from random import Random, SystemRandom
+from typing import Any, Final, Protocol
+
+from raftkv.clock import Clock
+from raftkv.consensus.core import Timing
+from raftkv.consensus.journal import WriteAheadLog
+from raftkv.consensus.links import Introduction, Links
+from raftkv.consensus.messages import Application, Message
+from raftkv.consensus.replica import Compaction, Machine, Replica
+from raftkv.consensus.snapshots import Store, Writer
+from raftkv.errors import NoLeaderError, RaftKVError
+from raftkv.replicator import Applied, PeerStatus, ReadReady, ReplicationStatus, Role
+
+TICKS_PER_HEARTBEAT: Final = 5
+COMMIT_NOTICE_S: Final = 0.002
+"""How long followers wait for a new commit index when no entry carries it to them."""
+TRANSFER_RETRY_S: Final = 0.002
+
+
+class CommittedLog(WriteAheadLog, Protocol):
+    """A log with a group-commit thread."""
+
+    def start_committer(
+        self, on_durable: Callable[[int], None], on_failed: Callable[[Exception], None]
+    ) -> None: ...
+    def close(self) -> None: ...
+
+
+class RaftNode:
+    """One member, running."""
+
+    def __init__(
+        self,
+        me: Introduction,
+        peers: dict[str, tuple[str, int]],
+        *,
+        listen: tuple[str, int],
+        secret: bytes,
+        log: CommittedLog,
+        store: Store,
+        writer: Writer,
+        machine: Machine,
+        clock: Clock,
+        timing: Timing,
+        compaction: Compaction,
+        snapshot_file: str,
+        report: Callable[..., None],
+    ) -> None:
+        """``peers`` are the other members' peer addresses; ``report(message, **fields)`` logs."""
+        self.me = me
+        self._listen = listen
+        self._log = log
+        self._clock = clock
+        self._report = report
+        self._timing = timing
+        others = {peer: address for peer, address in peers.items() if peer != me.node_id}
+        self.links = Links(me, others, secret, SystemRandom(), report)
+        self.replica = Replica(
+            me.node_id,
+            others,
+            log=log,
+            store=store,
+            writer=writer,
+            machine=machine,
+            wire=self.links,
+            monotonic=clock.monotonic,
+            wall_ms=clock.wall_ms,
+            rng=Random(),  # noqa: S311 -- election timeouts, nothing secret
+            timing=timing,
+            compaction=compaction,
+            snapshot_file=snapshot_file,
+        )
+        self.links.on_message = self._on_message
+        self.links.on_link = self._on_link
+        self.links.on_bytes = self._on_bytes
+        self.replica.on_leader_change = self._on_leader_change
+        self.replica.snapshots.on_written = self._on_snapshot
+        self.on_leader_change: list[Callable[[str], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tick_scheduled = False
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._snapshot_waiters: deque[Callable[[int, RaftKVError | None], None]] = deque()
+        self._reported_halt = ""
+        self._stopped = False
+
+    # ------------------------------------------------------------ life
+    async def start(self) -> None:
+        """Recover (the first tick loads the snapshot), listen, dial. Raises OSError when the address is taken."""
+        self._loop = loop = asyncio.get_running_loop()
+        durable: Callable[[int], Any] = lambda _sequence: loop.call_soon_threadsafe(self._on_durable)  # noqa: E731
+        failed: Callable[[Exception], Any] = lambda _error: loop.call_soon_threadsafe(self._tick)  # noqa: E731
+        self.replica.tick()
+        self._log.start_committer(durable, failed)
+        await self.links.start(*self._listen)
+        self._on_timer()
+
+    async def stop(self) -> None:
+        """Close links and log. Hand leadership over before (:meth:`transfer_leadership`), or the others wait."""
+        self._stopped = True
+        for timer in (self._timer, self._commit_timer):
+            if timer is not None:
+                timer.cancel()
+        await self.links.stop()
+        self._log.close()
+
+    # ------------------------------------------------------------ events
+    def _on_timer(self) -> None:
+        if self._stopped or self._loop is None:
+            return
+        self._timer = self._loop.call_later(self._timing.heartbeat_s / TICKS_PER_HEARTBEAT, self._on_timer)
+        self._tick()
+
+    def _schedule_tick(self) -> None:
+        if not self._tick_scheduled and self._loop is not None:
+            self._tick_scheduled = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._tick_scheduled = False
+        if self._stopped:
+            return
+        replica = self.replica
+        replica.tick()
+        core = replica.core
+        if core.halted:
+            if core.halted != self._reported_halt:
+                self._reported_halt = core.halted
+                self._report("node stopped serving", reason=core.halted)
+            return
+        if core.committed > core.applied:
+            self._schedule_tick()  # a long replay goes on piece by piece, so that other work gets its turn
+        if core.is_leader and self._commit_timer is None and self._loop is not None:
+            self._commit_timer = self._loop.call_later(COMMIT_NOTICE_S, self._announce_commit)
+
+    def _announce_commit(self) -> None:
+        self._commit_timer = None
+        if self.replica.core.is_leader:
+            self.replica.replication.announce_commit()
+
+    def _on_message(self, peer: str, message: Message) -> None:
+        self.replica.receive(peer, message)
+        self._schedule_tick()
+
+    def _on_bytes(self, peer: str) -> None:
+        """Part of a large frame is progress too: its sender is alive."""
+        self.replica.replication.heard_from(peer)
+
+    def _on_link(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- (peer, up) is the callback's shape
+        if up:
+            self.replica.replication.link_up(peer)
+        else:
+            self.replica.replication.link_down(peer)
+        self._schedule_tick()
+
+    def _on_durable(self) -> None:
+        if not self._stopped:
+            self.replica.on_durable()
+            self._schedule_tick()
+
+    def _on_leader_change(self, leader: str) -> None:
+        self._report("leader changed", leader=leader or "none", term=self.replica.core.term)
+        for listener in self.on_leader_change:
+            listener(leader)
+
+    def _on_snapshot(self, index: int, success: bool) -> None:  # noqa: FBT001 -- the callback's shape
+        waiters, self._snapshot_waiters = self._snapshot_waiters, deque()
+        error = None if success else NoLeaderError("the snapshot could not be written; see the node's log", code="ERR")
+        if not success:
+            self._report("snapshot failed", index=index)
+        for waiter in waiters:
+            waiter(index if success else 0, error)
+
+    # ------------------------------------------------------------ Replicator
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node believes to lead (only a read barrier proves it)."""
+        return self.replica.core.is_leader
+
+    @property
+    def leader_id(self) -> str:
+        """Empty when none is known."""
+        return self.replica.core.engine.leader_id
+
+    def propose(self, payload: bytes, done: Applied) -> None:
+        self.replica.propose(payload, done)
+
+    def read_barrier(self, done: ReadReady) -> None:
+        self.replica.reads.barrier(done)
+        self.replica.reads.pump()
+
+    def send_application(self, peer: str, data: bytes) -> bool:
+        """Bytes for the same layer at ``peer``; False when they certainly did not leave."""
+        return self.links.send(peer, Application(data))
+
+    def status(self) -> ReplicationStatus:
+        replica = self.replica
+        core, log = replica.core, replica.core.log
+        role: Role = core.engine.role
+        return ReplicationStatus(
+            node_id=self.me.node_id,
+            cluster_id=self.me.cluster_id,
+            role=role,
+            leader_id="" if core.halted else core.engine.leader_id,
+            term=core.term,
+            commit_index=int(core.engine.raftCommitIndex),
+            applied_index=core.applied,
+            last_index=log.last_index,
+            first_index=log.first_index,
+            durable_index=log.durable_index,
+            snapshot_index=replica.snapshots.index,
+            pending=replica.pending,
+            halted=core.halted,
+            leader_changes=replica.leader_changes,
+            peers={peer: self._peer_status(peer) for peer in core.peers},
+        )
+
+    def _peer_status(self, peer: str) -> PeerStatus:
+        replica, info = self.replica, self.links.info[peer]
+        progress = replica.replication.progress.get(peer) if replica.core.is_leader else None
+        contact = replica.replication.contact.get(peer)
+        host, port = self.links.address(peer)
+        return PeerStatus(
+            node_id=peer,
+            peer_address=f"{host}:{port}",
+            client_address=info.client_address,
+            http_address=info.http_address,
+            connected=self.links.connected(peer),
+            match_index=progress.match_index if progress else 0,
+            last_contact_s=-1.0 if contact is None else max(0.0, self._clock.monotonic() - contact),
+        )
+
+    def transfer_leadership(self, node_id: str | None, done: Callable[[RaftKVError | None], None]) -> None:
+        """New proposals are refused (definitely not done) until the follower has everything and takes over."""
+        replica = self.replica
+        target = node_id or replica.best_successor()
+        if not replica.core.is_leader:
+            done(NoLeaderError("this node does not lead; ask the leader"))
+        elif target not in replica.core.peers:
+            done(NoLeaderError(f"no member {node_id!r} that could take over", code="ERR"))
+        else:
+            deadline = self._clock.monotonic() + self._timing.election_max_s
+            self._try_transfer(target, deadline, done)
+
+    def _try_transfer(self, target: str, deadline: float, done: Callable[[RaftKVError | None], None]) -> None:
+        replica = self.replica
+        if not replica.core.is_leader:
+            if replica.core.engine.leader_id or self._clock.monotonic() > deadline:
+                done(None)
+                return
+        elif self._clock.monotonic() > deadline:
+            replica.transferring_to = ""
+            done(NoLeaderError(f"{target} did not take over in time; this node still leads", code="ERR"))
+            return
+        else:
+            replica.hand_over(target)
+        if self._loop is not None and not self._stopped:
+            self._loop.call_later(TRANSFER_RETRY_S, self._try_transfer, target, deadline, done)
+
+    def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None:
+        self._snapshot_waiters.append(done)
+        self.replica.take_snapshot()
+        self._schedule_tick()

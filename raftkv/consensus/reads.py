@@ -1,0 +1,195 @@
+"""Linearizable reads without a log entry: ReadIndex (Raft thesis 6.4).
+
+A leader notes its commit index, asks whether it still leads, and when a majority says yes, everything committed up to
+that index is all that a read, which arrived before the question, can be required to see. One round of questions
+serves all reads that waited for it. A follower asks the leader for such an index and waits until it has applied it.
+
+Two conditions are easy to forget: a new leader must have committed an entry of its own term first (its commit index may
+lag behind what the old one acknowledged: RedisRaft #19), and the question must be sent after the read arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from raftkv.consensus.core import Core
+from raftkv.consensus.messages import ReadIndexReply, ReadIndexRequest, ReadProbe, ReadProbeAck
+from raftkv.errors import BusyError, NoLeaderError, NodeStoppedError, RaftKVError
+
+Done = Callable[[int, RaftKVError | None], None]
+"""(leader's time in ms, None) or (0, error)."""
+
+WAITING_MAX: Final = 100_000
+"""Barriers waiting at one node; one more is refused as busy."""
+ROUNDS_MAX: Final = 2
+"""Rounds in flight at once: the second overlaps the way of the first."""
+
+
+@dataclass(slots=True)
+class _Round:
+    index: int
+    reads: list[_Waiting]
+    deadline: float
+    acks: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    deadline: float
+    done: Done
+
+
+@dataclass(slots=True)
+class _Confirmed:
+    index: int
+    now_ms: int
+    reads: list[_Waiting]
+
+
+class ReadIndex:
+    """Barriers of this node, and of followers when it leads."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._waiting: list[_Waiting] = []
+        self._rounds: dict[int, _Round] = {}
+        self._round = 0
+        self._round_sent = -1e9
+        self._requests: dict[int, _Round] = {}
+        self._confirmed: list[_Confirmed] = []
+        self.rounds_total = 0
+
+    def barrier(self, done: Done) -> None:
+        """Call ``done`` when the local state may be read; within the request timeout, or with an error."""
+        core = self._core
+        if core.halted:
+            done(0, NodeStoppedError(core.halted))
+        elif len(self._waiting) >= WAITING_MAX:
+            done(0, BusyError(f"{WAITING_MAX} reads are waiting for the leader's confirmation"))
+        else:
+            self._waiting.append(_Waiting(core.monotonic() + core.timing.request_s, done))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return not (self._waiting or self._rounds or self._requests or self._confirmed)
+
+    # ------------------------------------------------------------ progress
+    def pump(self) -> None:
+        """Start what can be started, finish what is confirmed and applied, fail what is too late."""
+        if self.idle:
+            return
+        core = self._core
+        if core.halted:
+            self._fail_all(NodeStoppedError(core.halted))
+            return
+        if self._waiting:
+            if core.is_leader:
+                self._start_round()
+            elif core.engine.leader_id:
+                self._ask_leader()
+        self._finish()
+        self._expire()
+
+    def _start_round(self) -> None:
+        core = self._core
+        commit = int(core.engine.raftCommitIndex)
+        if len(self._rounds) >= ROUNDS_MAX or core.log.term_at(commit) != core.term:
+            return
+        self._round += 1
+        self.rounds_total += 1
+        reads, self._waiting = self._waiting, []
+        started = _Round(commit, reads, core.monotonic() + core.timing.election_max_s)
+        self._rounds[self._round] = started
+        probe = ReadProbe(core.term, self._round)
+        for peer in core.peers:
+            core.wire.send(peer, probe)
+        self._confirm(self._round, started)
+
+    def _ask_leader(self) -> None:
+        core = self._core
+        if len(self._requests) >= ROUNDS_MAX:
+            return
+        self._round += 1
+        reads, self._waiting = self._waiting, []
+        self._requests[self._round] = _Round(0, reads, core.monotonic() + core.timing.election_max_s)
+        core.wire.send(core.engine.leader_id, ReadIndexRequest(self._round))
+
+    def _confirm(self, number: int, waiting: _Round) -> None:
+        if self._core.is_majority(len(waiting.acks)):
+            del self._rounds[number]
+            self._confirmed.append(_Confirmed(waiting.index, self._core.wall_ms(), waiting.reads))
+
+    def _finish(self) -> None:
+        applied = self._core.applied
+        ready = [one for one in self._confirmed if one.index <= applied]
+        if ready:
+            self._confirmed = [one for one in self._confirmed if one.index > applied]
+            for one in ready:
+                for read in one.reads:
+                    read.done(one.now_ms, None)
+
+    def _expire(self) -> None:
+        """Rounds that got no majority go back to waiting; reads past their own deadline fail."""
+        now = self._core.monotonic()
+        for pending in (self._rounds, self._requests):
+            for number in [number for number, one in pending.items() if now > one.deadline]:
+                self._waiting[:0] = pending.pop(number).reads
+        if self._waiting and self._waiting[0].deadline <= now:
+            late = [one for one in self._waiting if one.deadline <= now]
+            self._waiting = [one for one in self._waiting if one.deadline > now]
+            for one in late:
+                one.done(0, NoLeaderError("no leader confirmed the read in time; nothing was read"))
+
+    def _fail_all(self, error: RaftKVError) -> None:
+        groups = [self._waiting, *(one.reads for one in (*self._rounds.values(), *self._requests.values()))]
+        groups += [one.reads for one in self._confirmed]
+        self._waiting, self._confirmed = [], []
+        self._rounds.clear()
+        self._requests.clear()
+        for reads in groups:
+            for read in reads:
+                read.done(0, error)
+
+    def leadership_changed(self) -> None:
+        """Rounds of a former leadership prove nothing any more: their reads wait for the next leader."""
+        for number in sorted(self._rounds):
+            self._waiting[:0] = self._rounds.pop(number).reads
+        for number in sorted(self._requests):
+            self._waiting[:0] = self._requests.pop(number).reads
+
+    # ------------------------------------------------------------ messages
+    def on_probe(self, peer: str, message: ReadProbe) -> bool:
+        """A leader asks; the caller has checked that it is ours. True: answered."""
+        return self._core.wire.send(peer, ReadProbeAck(message.term, message.round))
+
+    def on_probe_ack(self, peer: str, message: ReadProbeAck) -> None:
+        waiting = self._rounds.get(message.round)
+        if waiting is not None and message.term == self._core.term and self._core.is_leader:
+            waiting.acks.add(peer)
+            self._confirm(message.round, waiting)
+
+    def on_request(self, peer: str, message: ReadIndexRequest) -> None:
+        """A follower wants to serve reads."""
+        core = self._core
+        if not core.is_leader:
+            core.wire.send(peer, ReadIndexReply(message.request, 0, 0))
+            return
+
+        def answer(now_ms: int, error: RaftKVError | None) -> None:
+            index = 0 if error is not None else core.applied
+            core.wire.send(peer, ReadIndexReply(message.request, index, now_ms))
+
+        self.barrier(answer)
+
+    def on_reply(self, message: ReadIndexReply) -> None:
+        """The leader answered: wait until its index is applied here."""
+        asked = self._requests.pop(message.request, None)
+        if asked is None:
+            return
+        if message.index:
+            self._confirmed.append(_Confirmed(message.index, message.now_ms, asked.reads))
+        else:
+            self._waiting[:0] = asked.reads

@@ -1,0 +1,381 @@
+"""One member of the group: the engine, its guards, and the order in which they must act. No I/O of its own.
+
+The contract with the caller (the same as etcd's raft states it): messages and time go in through :meth:`Replica.receive`
+and :meth:`Replica.tick`; the log reports through :meth:`Replica.on_durable`; messages go out through the wire at any of
+these calls. What must be durable before a message leaves is held back inside, so the caller may write and send in any
+order. Callbacks of proposals and reads run at the end of a call, never in the middle of the engine's own work.
+
+Every way in ends with the same steps: engine tick (commit, apply), snapshots, reads, callbacks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Protocol
+
+from raftkv.consensus import seams
+from raftkv.consensus.appends import AppendGuard
+from raftkv.consensus.core import Core, Timing, Wire
+from raftkv.consensus.durability import DurabilityGuard
+from raftkv.consensus.election import ElectionGuard
+from raftkv.consensus.engine import REGULAR, Deliver, Engine, EngineTransport, configuration
+from raftkv.consensus.journal import JournalAdapter, WriteAheadLog
+from raftkv.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    Heartbeat,
+    Message,
+    PreVote,
+    PreVoteGranted,
+    ReadIndexReply,
+    ReadIndexRequest,
+    ReadProbe,
+    ReadProbeAck,
+    RequestVote,
+    SnapshotAck,
+    SnapshotChunk,
+    TermNotice,
+    TimeoutNow,
+    Vote,
+)
+from raftkv.consensus.reads import ReadIndex
+from raftkv.consensus.replication import Replication
+from raftkv.consensus.snapshots import Snapshots, Store, Writer
+from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError, UnknownOutcomeError
+
+Applied = Callable[[object, RaftKVError | None], None]
+
+PENDING_MAX: Final = 4096
+"""Proposals (batches) not yet applied; one more is refused as busy."""
+MARK_BYTES: Final = 1024 * 1024
+"""The compaction policy remembers one log index for each so many bytes."""
+
+
+class Machine(Protocol):
+    """The replicated state machine."""
+
+    def apply(self, index: int, entry: bytes) -> object:
+        """Apply one entry; the same on every replica. Raising stops the node."""
+        ...
+
+    def dump(self) -> Iterable[bytes]: ...
+    def load(self, chunks: Iterable[bytes]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """When to take a snapshot, and what of the log to keep behind it."""
+
+    log_bytes: int = 256 * 1024 * 1024
+    entries: int = 1_000_000
+    retain_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Pending:
+    index: int
+    term: int
+    deadline: float
+    done: Applied
+
+
+class Replica:
+    """A voting member with a fixed set of peers."""
+
+    def __init__(
+        self,
+        node_id: str,
+        peers: Iterable[str],
+        *,
+        log: WriteAheadLog,
+        store: Store,
+        writer: Writer,
+        machine: Machine,
+        wire: Wire,
+        monotonic: Callable[[], float],
+        wall_ms: Callable[[], int],
+        rng: Random,
+        timing: Timing,
+        compaction: Compaction,
+        snapshot_file: str,
+    ) -> None:
+        """``snapshot_file`` is any existing file: the engine only tests that there is one when a snapshot exists.
+
+        Raises InvariantError when the log begins behind what a snapshot covers.
+        """
+        seams.install(monotonic, rng)
+        others = tuple(sorted(set(peers) - {node_id}))
+        newest = store.newest()
+        journal = JournalAdapter(log, newest.meta.index if newest else 0)
+        self.core = core = Core(node_id, others, timing, log, journal, wire, monotonic, wall_ms, rng)
+        self.machine = machine
+        self.durability = DurabilityGuard(core)
+        self.election = ElectionGuard(core)
+        self.replication = Replication(core, self.durability)
+        self.appends = AppendGuard(core, self.election, self.durability)
+        self.reads = ReadIndex(core)
+        self.snapshots = Snapshots(core, self.replication, store, writer, machine.dump, machine.load)
+        if newest is None and log.first_index > 1:
+            core.halt(f"the log begins at entry {log.first_index}, and no valid snapshot covers what is before")
+        core.transport = EngineTransport(self._outgoing)
+        conf = configuration(
+            heartbeat_s=timing.heartbeat_s,
+            fallback_s=timing.election_max_s,
+            snapshot_file=snapshot_file if newest else None,
+        )
+        core.engine = Engine(node_id, others, conf, journal, core.transport, self._apply, self.replication.send_all)
+        core.engine.use_serializer(self.snapshots)
+        self._compaction = compaction
+        self._pending: deque[_Pending] = deque()
+        self._finished: list[tuple[Applied, object, RaftKVError | None]] = []
+        self._marks: deque[tuple[int, int]] = deque()
+        self._log_bytes = 0
+        self._leader = ""
+        self._was_leader = False
+        self._started = False
+        self.leader_changes = 0
+        self.transferring_to = ""
+        self.on_leader_change: Callable[[str], None] | None = None
+        self._handlers: dict[type[Any], Callable[[str, Any], object]] = {
+            AppendEntries: self.appends.on_append,
+            AppendReply: self.replication.on_reply,
+            Heartbeat: self.appends.on_heartbeat,
+            PreVote: self.election.on_pre_vote,
+            PreVoteGranted: self.election.on_pre_vote_granted,
+            RequestVote: self.election.on_request_vote,
+            Vote: self.election.on_vote,
+            TermNotice: self.election.on_term_notice,
+            TimeoutNow: self.election.on_timeout_now,
+            ReadProbe: self._on_probe,
+            ReadProbeAck: self.reads.on_probe_ack,
+            ReadIndexRequest: self.reads.on_request,
+            ReadIndexReply: lambda _peer, message: self.reads.on_reply(message),
+            SnapshotChunk: self._on_chunk,
+            SnapshotAck: self.snapshots.on_ack,
+        }
+
+    # ------------------------------------------------------------ in
+    def receive(self, peer: str, message: Message) -> None:
+        """A message of another member. Call :meth:`tick` soon after (once for many messages)."""
+        core = self.core
+        if core.halted or not self._started:
+            return
+        self.replication.heard_from(peer)
+        handler = self._handlers.get(type(message))
+        if handler is None or peer not in core.peers:
+            core.count("messages_ignored")
+            return
+        self._guarded(lambda: handler(peer, message))
+        if core.log.sequence > core.log.durable_sequence:
+            core.log.request_sync()
+
+    def tick(self) -> None:
+        """Time has passed or something arrived: commit, apply, elect, send, answer."""
+        core = self.core
+        if core.log.failed is not None:
+            core.halt(f"the log cannot be written: {core.log.failed}")
+        if not core.halted:
+            self._guarded(self._tick)
+        if core.halted:
+            self._fail_pending()
+        self.reads.pump()
+        self._run_callbacks()
+
+    def on_durable(self) -> None:
+        """The log reports that more of it is durable."""
+        self.durability.on_durable()
+        self.tick()
+
+    def _tick(self) -> None:
+        core = self.core
+        if self._started:
+            self.election.tick()
+        if core.peers or core.log.durable_sequence >= core.log.sequence or not self._started:
+            # Alone, the engine would commit what is not durable yet: it waits for its log instead.
+            core.engine.doTick(0.0)
+            self.snapshots.settle()
+        self._started = True
+        if core.journal.view_first != core.log.first_index:
+            core.journal.view_first = core.log.first_index
+        self._note_leader()
+        self.snapshots.send()
+        self._expire_pending()
+        self._compact()
+        if core.log.sequence > core.log.durable_sequence:
+            core.log.request_sync()
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """The apply guard (fault 10): an exception out of the engine or of apply stops the node, never an entry."""
+        try:
+            work()
+        except RaftKVError as error:
+            self.core.halt(str(error))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, going on could diverge or lose data
+            where = _where(error)
+            self.core.halt(f"{type(error).__name__}: {error} (at {where}, applied index {self.core.applied})")
+
+    # ------------------------------------------------------------ the engine's messages
+    def _outgoing(self, peer: str, message: Deliver) -> bool:
+        kind = message["type"]
+        if kind == "next_node_idx":
+            return self.appends.send(
+                peer, message["next_node_idx"], reset=message["reset"], success=message["success"]
+            )
+        if kind == "request_vote":
+            return self.election.send_request(
+                peer, message["term"], message["last_log_index"], message["last_log_term"]
+            )
+        if kind == "response_vote":
+            return self.election.send_vote(peer, message["term"])
+        if kind == "timeout_now":
+            return self.core.wire.send(peer, TimeoutNow(message["term"]))
+        self.core.halt(f"the engine sent an unexpected {kind}")
+        return False
+
+    def _on_probe(self, peer: str, message: ReadProbe) -> None:
+        if self.appends.accept_leader(peer, message.term) and message.term == self.core.term:
+            self.reads.on_probe(peer, message)
+
+    def _on_chunk(self, peer: str, message: SnapshotChunk) -> None:
+        if self.appends.accept_leader(peer, message.term):
+            self.snapshots.on_chunk(peer, message)
+
+    # ------------------------------------------------------------ proposals
+    def propose(self, payload: bytes, done: Applied) -> None:
+        """Order ``payload`` (first byte 0); ``done`` gets the result of apply, or an error."""
+        core = self.core
+        if core.halted:
+            done(None, NodeStoppedError(core.halted))
+        elif not core.engine.is_leader:
+            done(None, NoLeaderError("this node does not lead"))
+        elif self.transferring_to:
+            done(None, NoLeaderError(f"leadership is being handed to {self.transferring_to}"))
+        elif len(self._pending) >= PENDING_MAX:
+            done(None, BusyError(f"{PENDING_MAX} batches are waiting for the quorum"))
+        else:
+            index = core.log.last_index + 1
+            core.journal.add(payload, index, core.term)
+            deadline = core.monotonic() + core.timing.request_s
+            self._pending.append(_Pending(index, core.term, deadline, done))
+            self.replication.send_all()
+            core.log.request_sync()
+
+    @property
+    def pending(self) -> int:
+        """Proposals without an answer."""
+        return len(self._pending)
+
+    def _apply(self, index: int, entry: bytes) -> None:
+        """The engine found ``entry`` committed."""
+        result = self.machine.apply(index, entry) if entry[0] == REGULAR else None
+        self._log_bytes += len(entry)
+        if not self._marks or self._log_bytes - self._marks[-1][1] >= MARK_BYTES:
+            self._marks.append((index, self._log_bytes))
+        pending = self._pending
+        while pending and pending[0].index <= index:
+            one = pending.popleft()
+            if one.index == index and one.term == self.core.log.term_at(index):
+                self._finished.append((one.done, result, None))
+            elif one.index == index:
+                error = NoLeaderError("another leader's entry took the place of this one; it was not applied")
+                self._finished.append((one.done, None, error))
+            else:
+                self._finished.append((one.done, None, UnknownOutcomeError("a snapshot took the place of the log")))
+
+    def _expire_pending(self) -> None:
+        now = self.core.monotonic()
+        while self._pending and self._pending[0].deadline <= now:
+            one = self._pending.popleft()
+            error = UnknownOutcomeError("the entry was not committed in time; it may still be applied")
+            self._finished.append((one.done, None, error))
+
+    def _fail_pending(self) -> None:
+        while self._pending:
+            one = self._pending.popleft()
+            error = UnknownOutcomeError(f"this node stopped before the outcome was known: {self.core.halted}")
+            self._finished.append((one.done, None, error))
+
+    def _run_callbacks(self) -> None:
+        while self._finished:
+            finished, self._finished = self._finished, []
+            for done, result, error in finished:
+                done(result, error)
+
+    # ------------------------------------------------------------ leadership
+    def _note_leader(self) -> None:
+        core = self.core
+        leader, leads = core.engine.leader_id, core.engine.is_leader
+        if leads != self._was_leader:
+            self._was_leader = leads
+            self.reads.leadership_changed()
+            self.transferring_to = ""
+        if leader != self._leader:
+            self._leader = leader
+            self.reads.leadership_changed()
+            if leader:
+                self.leader_changes += 1
+            if self.on_leader_change is not None:
+                self.on_leader_change(leader)
+
+    def best_successor(self) -> str:
+        """The follower that holds most of the log and was heard of last; empty when there is none."""
+        progress = self.replication.progress
+        contact = self.replication.contact
+        alive = [
+            peer
+            for peer in self.core.peers
+            if self.core.monotonic() - contact.get(peer, -1e9) < self.core.timing.election_min_s and peer in progress
+        ]
+        return max(alive, key=lambda peer: (progress[peer].match_index, peer), default="")
+
+    def hand_over(self, peer: str) -> bool:
+        """Ask ``peer`` to take over if it holds everything; True when it was asked. Call again until it is."""
+        core = self.core
+        progress = self.replication.progress.get(peer)
+        if not core.is_leader or progress is None:
+            return False
+        self.transferring_to = peer
+        if progress.match_index == core.log.last_index and core.committed == core.log.last_index:
+            return core.wire.send(peer, TimeoutNow(core.term))
+        return False
+
+    # ------------------------------------------------------------ compaction
+    @property
+    def log_bytes_since_snapshot(self) -> int:
+        """Bytes applied since the newest snapshot (or the start)."""
+        snapshot = self.snapshots.index
+        covered = 0
+        for index, size in self._marks:
+            if index > snapshot:
+                break
+            covered = size
+        return self._log_bytes - covered
+
+    def _compact(self) -> None:
+        core, policy = self.core, self._compaction
+        if self.snapshots.checking:
+            return
+        marks = self._marks
+        while len(marks) > 1 and self._log_bytes - marks[1][1] >= policy.retain_bytes and marks[1][0] <= self.snapshots.index:
+            marks.popleft()
+        core.journal.retain_from = marks[0][0] if marks else 0
+        grown = core.applied - self.snapshots.index >= policy.entries
+        if grown or self.log_bytes_since_snapshot >= policy.log_bytes:
+            self.snapshots.request()
+
+    def take_snapshot(self) -> None:
+        """Write a snapshot of the state as it is now, unless one is being written."""
+        self.snapshots.request()
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    place = "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"
+        trace = trace.tb_next
+    return place
