@@ -41,9 +41,10 @@ _STAR: Final = ord("*")
 _DOLLAR: Final = ord("$")
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 """A canonical 64-bit number, as Redis' string2ll wants it: no plus, no leading zero, no space."""
-_LONG_ARRAY: Final = re.compile(rb"\*([0-9]{4,})")
-_LONG_AGGREGATE: Final = re.compile(rb"[*~>|%]([0-9]{4,})")
-"""What may be the header of an array (or of any aggregate of RESP3) too long to allocate for on trust."""
+_LONG_ARRAY: Final = re.compile(rb"\*([0-9]{5,})\r\n")
+_LONG_AGGREGATE: Final = re.compile(rb"[*~>|%]([0-9]{5,})\r\n")
+"""What may be the header of an array (or of any aggregate of RESP3) too long to allocate for on trust; up to 9999
+elements (80 kB, given back before feed returns) are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,8 @@ class RequestParser:
     def __init__(self, limits: Limits = Limits()) -> None:
         self.aligned = False
         """After :meth:`feed`: nothing was held before or is now, and the data is exactly the returned commands
-        as RESP arrays of bulk strings, so it may go to the log as it is and be parsed again by hiredis."""
+        as RESP arrays of bulk strings, so it may go to the log as it is and be parsed again by hiredis. (False
+        may also mean that this was not looked into, for more data at once than a limit allows in one command.)"""
         self._reference = ReferenceParser(limits)
         self._reader = hiredis.Reader()
         self._fast_bytes_max = _fast_bytes_max(limits)
