@@ -6,6 +6,8 @@ removed before it. Nothing else does, and what was not synced may survive in par
 Failures are ``OSError``.
 """
 
+# This module is the thin layer over the system calls themselves, and the port takes plain strings:
+# ruff: noqa: PTH
 from __future__ import annotations
 
 import contextlib
@@ -22,6 +24,11 @@ ZERO_SLICE_BYTES = 1 << 20
 """Preallocation writes and syncs this much at a time, so that the log's own syncs wait for one slice at most."""
 _ZEROS = bytes(ZERO_SLICE_BYTES)
 _DSYNC: int = getattr(os, "RWF_DSYNC", 0)
+
+
+def join(directory: str, name: str) -> str:
+    """The path of ``name`` in ``directory``, for any :class:`Files`."""
+    return f"{directory.rstrip('/')}/{name}"
 
 
 class File(Protocol):

@@ -26,7 +26,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-import lz4.block
+import lz4.block  # type: ignore[import-untyped]  # lz4 ships no types; the two calls are typed where they are made
 from crc32c import crc32c
 
 from persistence.files import Buffer
@@ -38,7 +38,14 @@ COMPRESSION_RATIO_MAX = 255
 """What an lz4 block can expand to; a larger declared size is damage and is never allocated."""
 
 ENTRY, TRUNCATE, HARD_STATE, CLEAR, COMPACT, MARK = 1, 2, 3, 4, 5, 6
-KIND_NAMES = {ENTRY: "entry", TRUNCATE: "truncate", HARD_STATE: "hard state", CLEAR: "clear", COMPACT: "compact", MARK: "mark"}
+KIND_NAMES = {
+    ENTRY: "entry",
+    TRUNCATE: "truncate",
+    HARD_STATE: "hard state",
+    CLEAR: "clear",
+    COMPACT: "compact",
+    MARK: "mark",
+}
 FLAG_LZ4 = 1
 FLAG_VOTED = 2
 
@@ -58,7 +65,7 @@ class Control(NamedTuple):
     """A record other than an entry, on its way to the disk.
 
     ========== ============================== ================================
-    kind       term                           index
+    kind       term                           entry_index
     ========== ============================== ================================
     truncate   of the entry that becomes last first index dropped
     hard state current term                   0
@@ -70,7 +77,7 @@ class Control(NamedTuple):
 
     kind: int
     term: int
-    index: int
+    entry_index: int
     body: bytes = b""
     flags: int = 0
 
@@ -81,7 +88,7 @@ class Record(NamedTuple):
     kind: int
     flags: int
     term: int
-    index: int
+    entry_index: int
     offset: int
     stored_bytes: int
     raw_bytes: int
@@ -94,12 +101,14 @@ class Record(NamedTuple):
 
 
 def hard_state_control(state: HardState) -> Control:
+    """The record that says ``state``."""
     if state.voted_for is None:
         return Control(HARD_STATE, state.term, 0)
     return Control(HARD_STATE, state.term, 0, state.voted_for.encode(), FLAG_VOTED)
 
 
 def hard_state_of(record: Record, body: bytes) -> HardState:
+    """What a hard state record says."""
     return HardState(record.term, body.decode() if record.flags & FLAG_VOTED else None)
 
 
@@ -112,7 +121,10 @@ def encode_header(
 
 
 def decode_at(buffer: memoryview, offset: int, marker: int, base: int = 0) -> Record | None:
-    """The record at ``offset``, or None when there is none that verifies. ``base`` is where the buffer lies in the file."""
+    """The record at ``offset``, or None when there is none that verifies.
+
+    ``base`` is where the buffer begins in the file.
+    """
     body_start = offset + HEADER_BYTES
     if body_start > len(buffer):
         return None

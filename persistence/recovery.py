@@ -15,11 +15,10 @@ further fsync succeed (Rebello et al., "Can Applications Recover from fsync Fail
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 from persistence.errors import CorruptLogError
-from persistence.files import ZERO_SLICE_BYTES, File, Files
+from persistence.files import ZERO_SLICE_BYTES, File, Files, join
 from persistence.positions import Positions
 from persistence.records import CLEAR, COMPACT, ENTRY, HARD_STATE, MARK, TRUNCATE, Record, body_of, hard_state_of
 from persistence.segment import (
@@ -76,7 +75,7 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
     following = newest.header
     for number in range(newest.header.number - 1, first_segment - 1, -1):
         if number not in numbers:
-            path = os.path.join(directory, segment_name(number))
+            path = join(directory, segment_name(number))
             raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
         older = _scan(directory, files, number, expected_end=following.previous_end)
         following = older.header
@@ -90,13 +89,13 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
     files.fsync_dir(directory)
     for number in numbers:
         if number < first_segment:
-            spares.retire(Segment(number, files.open(os.path.join(directory, segment_name(number)))))
+            spares.retire(Segment(number, files.open(join(directory, segment_name(number)))))
     return recovered
 
 
 def _scan(directory: str, files: Files, number: int, expected_end: int | None) -> Scanned:
     """Read and walk one segment; ``expected_end`` is None for the newest, whose tail may be torn."""
-    path = os.path.join(directory, segment_name(number))
+    path = join(directory, segment_name(number))
     file = files.open(path)
     try:
         content = file.pread(file.size(), 0)
@@ -149,7 +148,7 @@ class Replay:
             self._record(self._state, record, scanned.segment, content)
 
     def _record(self, state: DiskState, record: Record, segment: Segment, content: memoryview) -> None:
-        kind, index = record.kind, record.index
+        kind, index = record.kind, record.entry_index
         if kind == ENTRY:
             if state.last_index and index != state.last_index + 1:
                 reason = f"entry {index} follows entry {state.last_index}"
@@ -163,7 +162,7 @@ class Replay:
             self._control(state, record, segment)
 
     def _control(self, state: DiskState, record: Record, segment: Segment) -> None:
-        kind, index = record.kind, record.index
+        kind, index = record.kind, record.entry_index
         if kind != CLEAR and not state.first_index <= index <= state.last_index:
             reason = f"a record refers to entry {index}, the log holds {state.first_index} to {state.last_index}"
             raise CorruptLogError(segment.file.path, record.offset, reason)
@@ -189,9 +188,7 @@ class Replay:
 
 
 def _state_at_birth(header: SegmentHeader) -> DiskState:
-    return DiskState(
-        header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment
-    )
+    return DiskState(header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment)
 
 
 def _settle_tail(newest: Scanned) -> int:

@@ -59,6 +59,7 @@ class Segment:
 
 
 def segment_name(number: int) -> str:
+    """The file name of live segment ``number``."""
     return f"{number:020d}{SUFFIX}"
 
 

@@ -7,10 +7,9 @@ therefore always a durable header.
 
 from __future__ import annotations
 
-import os
 import threading
 
-from persistence.files import File, Files
+from persistence.files import File, Files, join
 from persistence.segment import Segment, SegmentHeader, encode_segment_header, segment_name
 
 READY_SUFFIX = ".spare"
@@ -34,7 +33,7 @@ class Spares:
     def adopt(self, names: list[str]) -> None:
         """Take over what an earlier run left: ready files of the right size are kept, the rest is deleted."""
         for name in names:
-            path = os.path.join(self._directory, name)
+            path = join(self._directory, name)
             if name.endswith(PREPARATION_SUFFIX):
                 self._files.unlink(path)
             elif name.endswith(READY_SUFFIX):
@@ -78,7 +77,7 @@ class Spares:
             file = self._files.open(path, create=True)
         else:
             file = self._files.open(path)
-        live = os.path.join(self._directory, segment_name(header.number))
+        live = join(self._directory, segment_name(header.number))
         try:
             file.pwrite([encode_segment_header(header)], 0)
             file.fdatasync()
@@ -106,7 +105,7 @@ class Spares:
     def _new_path(self, suffix: str) -> str:
         with self._lock:
             self._counter += 1
-            return os.path.join(self._directory, f"{self._counter:010d}{suffix}")
+            return join(self._directory, f"{self._counter:010d}{suffix}")
 
 
 def _spare_number(name: str) -> int:

@@ -27,7 +27,6 @@ from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, 
 from persistence.files import Files, OsFiles
 from persistence.positions import Position
 from persistence.records import (
-    BODY_BYTES_MAX,
     CLEAR,
     COMPACT,
     ENTRY,
@@ -69,7 +68,9 @@ class LogOptions:
 
     def __post_init__(self) -> None:
         if not SEGMENT_BYTES_MIN <= self.segment_bytes <= SEGMENT_BYTES_MAX:
-            raise ValueError(f"segment_bytes must be {SEGMENT_BYTES_MIN}..{SEGMENT_BYTES_MAX}, not {self.segment_bytes}")
+            raise ValueError(
+                f"segment_bytes must be {SEGMENT_BYTES_MIN}..{SEGMENT_BYTES_MAX}, not {self.segment_bytes}"
+            )
         if self.fsync not in ("always", "everysec", "no"):
             raise ValueError(f"fsync must be always, everysec or no, not {self.fsync!r}")
 
@@ -79,7 +80,7 @@ class Log:
     ``sequence`` and ``failed`` are attributes because they are read on the hot path; only the log writes them.
     """
 
-    def __init__(self, directory: str, options: LogOptions, files: Files, spares: Spares, found: Recovered) -> None:
+    def __init__(self, directory: str, options: LogOptions, spares: Spares, found: Recovered) -> None:
         """Use :meth:`open`."""
         self.directory = directory
         self.options = options
@@ -124,7 +125,7 @@ class Log:
         files = files or OsFiles()
         files.make_dir(directory)
         spares = Spares(directory, files, options.segment_bytes, options.preallocate)
-        log = cls(directory, options, files, spares, recover(directory, files, spares))
+        log = cls(directory, options, spares, recover(directory, files, spares))
         log._warm_cache()
         return log
 
@@ -225,8 +226,10 @@ class Log:
         self.sequence += 1
 
     def set_hard_state(self, term: int, voted_for: str | None) -> None:
-        """Remember the term and the vote. It must be durable before anything is sent that depends on it, and is
-        synced whatever ``options.fsync`` says."""
+        """Remember the term and the vote; synced whatever ``options.fsync`` says.
+
+        It must be durable before anything is sent that depends on it.
+        """
         self._check_usable()
         if voted_for is not None and len(voted_for.encode()) > VOTE_BYTES_MAX:
             raise ValueError(f"a node id of more than {VOTE_BYTES_MAX} bytes")
@@ -314,7 +317,7 @@ class Log:
         found = []
         for number, place in enumerate(places, index):
             record = decode_at(content, place.offset - start, marker, base=start)
-            if record is None or record.kind != ENTRY or record.index != number:
+            if record is None or record.kind != ENTRY or record.entry_index != number:
                 raise CorruptLogError(file.path, place.offset, f"entry {number} does not verify any more")
             try:
                 found.append((body_of(content, record), number, record.term))
@@ -433,16 +436,14 @@ class Log:
             return
         try:
             step()
-        except Exception as error:  # whatever it was, the disk's state is unknown now
+        except Exception as error:  # noqa: BLE001 -- whatever it was, the disk's state is unknown now
             failure = LogFailedError(f"the log in {self.directory} failed and must be opened again: {error}")
             failure.__cause__ = error
             self.failed = failure
 
     # -- the committer ------------------------------------------------------------------------------------------
 
-    def start_committer(
-        self, on_durable: Callable[[int], None], on_failed: Callable[[Exception], None]
-    ) -> None:
+    def start_committer(self, on_durable: Callable[[int], None], on_failed: Callable[[Exception], None]) -> None:
         """Start the group-commit thread. Both callbacks run ON THAT THREAD: ``on_durable(durable_sequence)`` after
         each round, ``on_failed(error)`` at most once, after which the thread ends.
         """
