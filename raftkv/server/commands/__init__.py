@@ -1,0 +1,38 @@
+"""Commands that run on the node that got them: connection, introspection, configuration, cluster, Raft.
+
+Importing this package declares them in :data:`raftkv.commands.registry.TABLE`.
+"""
+
+from __future__ import annotations
+
+from raftkv.server.commands import (
+    acl,
+    client,
+    cluster,
+    config,
+    connection,
+    diagnostics,
+    info,
+    introspection,
+    persistence,
+    raft,
+    replication,
+    sentinel,
+    transactions,
+)
+
+__all__ = [
+    "acl",
+    "client",
+    "cluster",
+    "config",
+    "connection",
+    "diagnostics",
+    "info",
+    "introspection",
+    "persistence",
+    "raft",
+    "replication",
+    "sentinel",
+    "transactions",
+]

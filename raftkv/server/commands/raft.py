@@ -1,0 +1,105 @@
+"""RAFT.*: what Redis has no word for. State of the replica and the members, leadership, snapshots.
+
+Indices and terms are those of the Raft log (Ongaro, Ousterhout 2014, figure 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftkv.commands.registry import Argv, command
+from raftkv.errors import CommandError, RaftKVError
+from raftkv.protocol.replies import OK, Reply
+from raftkv.server.commands.common import completed
+from raftkv.server.commands.persistence import snapshot
+from raftkv.server.commands.topology import Member, members
+from raftkv.server.state import ServerContext
+
+_SINCE = "raftkv 0.1.0"
+
+
+@command("RAFT.STATUS", arity=1, flags="loading stale", group="raft", since=_SINCE, scope="server",
+         summary="State of this replica, and the digest of its data.",
+         complexity="O(N) with N the number of keys in slots that changed since the last digest")  # fmt: skip
+def raft_status(context: ServerContext, _argv: Argv) -> Reply:
+    node = context.node
+    status = node.replicator.status()
+    digest, digest_index = node.machine.digest()
+    leader_address = node.client_address(status.leader_id) if status.leader_id else ""
+    return {
+        b"node": status.node_id.encode(),
+        b"cluster": status.cluster_id.encode(),
+        b"role": status.role.encode(),
+        b"leader": leader_address.encode(),
+        b"leader_id": status.leader_id.encode(),
+        b"term": status.term,
+        b"commit_index": status.commit_index,
+        b"applied_index": status.applied_index,
+        b"last_index": status.last_index,
+        b"first_index": status.first_index,
+        b"durable_index": status.durable_index,
+        b"snapshot_index": status.snapshot_index,
+        b"pending": status.pending,
+        b"leader_changes": status.leader_changes,
+        b"members": len(status.peers) + 1,
+        b"digest": digest.encode(),
+        b"digest_index": digest_index,
+        b"halted": status.halted.encode(),
+        b"uptime_s": int(node.clock.monotonic() - node.started),
+    }
+
+
+def _role_of(member: Member, own_role: str) -> str:
+    if member.is_self:
+        return own_role
+    return "leader" if member.leads else "follower"
+
+
+@command("RAFT.NODES", arity=1, flags="loading stale", group="raft", since=_SINCE, scope="server",
+         summary="Every member as this node sees it; match_index is known to the leader only.",
+         complexity="O(N) with N the number of members")  # fmt: skip
+def raft_nodes(context: ServerContext, _argv: Argv) -> Reply:
+    status = context.node.replicator.status()
+    http = {peer.node_id: peer.http_address for peer in status.peers.values()}
+    http[status.node_id] = context.node.settings.http_listen
+    return [
+        {
+            b"node": member.node_id.encode(),
+            b"cluster_name": member.cluster_name.encode(),
+            b"role": _role_of(member, status.role).encode(),
+            b"self": int(member.is_self),
+            b"client_address": member.address.encode(),
+            b"peer_address": member.peer_address.encode(),
+            b"http_address": http.get(member.node_id, "").encode(),
+            b"connected": int(member.is_self or member.reachable),
+            b"match_index": status.durable_index if member.is_self else member.offset,
+            b"last_contact_ms": int(member.last_contact_s * 1000) if member.last_contact_s >= 0 else -1,
+        }
+        for member in members(context.node)
+    ]
+
+
+@command("RAFT.TRANSFER", arity=-1, flags="admin noscript", group="raft", since=_SINCE, scope="server", syntax="[node]",
+         summary="Hand leadership to a member, or to the one that has most of the log.")  # fmt: skip
+async def raft_transfer(context: ServerContext, argv: Argv) -> Reply:
+    if len(argv) > 2:
+        raise CommandError("wrong number of arguments for 'raft.transfer' command")
+    replicator = context.node.replicator
+    target = argv[1].decode("utf-8", "replace") if len(argv) == 2 else None
+    status = replicator.status()
+    if target is not None and target not in status.peers and target != status.node_id:
+        known = ", ".join(sorted([status.node_id, *status.peers]))
+        raise CommandError(f"No member with the id '{target[:128]}'; the members are: {known}")
+
+    def start(done: Callable[[None, RaftKVError | None], None]) -> None:
+        replicator.transfer_leadership(target, lambda error: done(None, error))
+
+    await completed(start)
+    return OK
+
+
+@command("RAFT.SNAPSHOT", arity=1, flags="admin noscript", group="raft", since=_SINCE, scope="server",
+         summary="Write a snapshot of this node now; answers the log index that it covers.",
+         complexity="O(N) with N the number of keys")  # fmt: skip
+async def raft_snapshot(context: ServerContext, _argv: Argv) -> Reply:
+    return await snapshot(context.node)
