@@ -45,7 +45,7 @@ def sadd(ctx: Context, argv: Argv) -> Reply:
         members = IndexedSet.from_members(argv[2:])
         db.set(key, members)
         return len(members)
-    added = members.update(argv[2:])
+    added = int(members.add(argv[2])) if len(argv) == 3 else members.update(argv[2:])
     if added:
         db.touch(key)
     return added
