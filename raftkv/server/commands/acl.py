@@ -11,7 +11,7 @@ from raftkv.errors import CommandError
 from raftkv.protocol.replies import Reply, SetReply
 from raftkv.server.commands.common import declare_help
 from raftkv.server.commands.connection import DEFAULT_USER
-from raftkv.server.commands.introspection import wire_name, with_subcommands
+from raftkv.server.commands.introspection import is_container, wire_name, with_subcommands
 from raftkv.server.state import ServerContext
 
 _OPEN = "noscript loading stale"
