@@ -7,7 +7,7 @@ Failures are ``OSError``.
 """
 
 # This module is the thin layer over the system calls themselves, and the port takes plain strings:
-# ruff: noqa: PTH
+# ruff: noqa: PTH100, PTH102, PTH104, PTH108, PTH120, PTH208
 from __future__ import annotations
 
 import contextlib

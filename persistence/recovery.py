@@ -20,7 +20,18 @@ from dataclasses import dataclass, field
 from persistence.errors import CorruptLogError
 from persistence.files import ZERO_SLICE_BYTES, File, Files, join
 from persistence.positions import Positions
-from persistence.records import CLEAR, COMPACT, ENTRY, HARD_STATE, MARK, TRUNCATE, Record, body_of, hard_state_of
+from persistence.records import (
+    CLEAR,
+    COMPACT,
+    ENTRY,
+    HARD_STATE,
+    MARK,
+    TRUNCATE,
+    HardState,
+    Record,
+    body_of,
+    hard_state_of,
+)
 from persistence.segment import (
     DATA_START,
     Segment,
@@ -43,7 +54,10 @@ class Scanned:
     header: SegmentHeader
     segment: Segment
     content: bytes
+    """Dropped for all but the newest: holding all would cost as much memory as the log."""
     records: list[Record]
+    hard_states: list[HardState]
+    """What its hard state records say, in order."""
 
 
 @dataclass(slots=True)
@@ -79,7 +93,7 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
             raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
         older = _scan(directory, files, number, expected_end=following.previous_end)
         following = older.header
-        older.content = b""  # only the newest is looked at again; holding all would cost as much memory as the log
+        older.content = b""
         scanned.append(older)
     for one in reversed(scanned):
         replay.segment(one)
@@ -107,7 +121,9 @@ def _scan(directory: str, files: Files, number: int, expected_end: int | None) -
     except BaseException:
         file.close()
         raise
-    return Scanned(header, segment, content, records)
+    view = memoryview(content)
+    hard_states = [hard_state_of(record, body_of(view, record)) for record in records if record.kind == HARD_STATE]
+    return Scanned(header, segment, content, records, hard_states)
 
 
 def _refuse_damage(path: str, content: bytes, segment: Segment, expected_end: int | None) -> None:
@@ -141,13 +157,18 @@ class Replay:
         if self._state is None:
             self._state = _state_at_birth(header)
         elif _state_at_birth(header) != self._state:
-            raise CorruptLogError(path, 0, "its header contradicts the records before it")
+            raise CorruptLogError(
+                path, 0, f"its header says {_state_at_birth(header)}, the records before it {self._state}"
+            )
         self._segments.append(scanned.segment)
-        content = memoryview(scanned.content)
+        hard_states = iter(scanned.hard_states)
         for record in scanned.records:
-            self._record(self._state, record, scanned.segment, content)
+            if record.kind == HARD_STATE:
+                self._state.hard_state = next(hard_states)
+            else:
+                self._record(self._state, record, scanned.segment)
 
-    def _record(self, state: DiskState, record: Record, segment: Segment, content: memoryview) -> None:
+    def _record(self, state: DiskState, record: Record, segment: Segment) -> None:
         kind, index = record.kind, record.entry_index
         if kind == ENTRY:
             if state.last_index and index != state.last_index + 1:
@@ -156,8 +177,6 @@ class Replay:
             state.apply_entry(index, record.term)
             self._positions.add(index, record.term, segment.number, record.offset, record.stored_bytes)
             segment.index_max = index
-        elif kind == HARD_STATE:
-            state.hard_state = hard_state_of(record, body_of(content, record))
         elif kind != MARK:
             self._control(state, record, segment)
 

@@ -351,7 +351,8 @@ class _Reader:
         if version != FORMAT_VERSION:
             raise self.damage(f"format version {version} is unknown, this program reads {FORMAT_VERSION}")
         self._running = crc32c(prefix[8:12])
-        return SnapshotMeta(*_META.unpack_from(rest), rest[_META.size :])
+        index, term = _META.unpack_from(rest)
+        return SnapshotMeta(index, term, rest[_META.size :])
 
     def _read_footer(self, expected: int) -> None:
         footer = self._take(_FOOTER.size)
