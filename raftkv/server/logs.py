@@ -115,9 +115,7 @@ class _Mask:
         return text if self._pattern is None else self._pattern.sub("***", text)
 
     def value(self, value: object) -> Any:
-        """``value`` as JSON can say it, secrets masked, at any depth."""
-        if isinstance(value, Secret):
-            return str(value)
+        """``value`` as JSON can say it, secrets masked, at any depth. (``str`` of a Secret hides it.)"""
         if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and isfinite(value)):
             return value
         if isinstance(value, Mapping):
