@@ -146,7 +146,7 @@ class Settings:
         derived="listen; when that is a wildcard, the host of this node's entry in peers with listen's port",
     )  # fmt: skip
     peers: dict[str, str] = _setting(
-        {}, Members(), "All members with their peer addresses, this node included. Read only.",
+        {}, Members(), "All members with their peer addresses, this node included.",
         derived="this node alone",
     )  # fmt: skip
     cluster_id: str = _setting(
