@@ -111,7 +111,7 @@ class Command:
         found = {_GROUP_CATEGORY.get(self.group, self.group)} - {""}
         if "write" in self.flags:
             found.add("write")
-        if "readonly" in self.flags and (self.keys[0] or self.key_finder is not None):
+        if "readonly" in self.flags and self.group != "scripting":
             found.add("read")
         for flag in ("admin", "pubsub", "blocking", "fast"):
             if flag in self.flags:
