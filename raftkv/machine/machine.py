@@ -1,0 +1,265 @@
+"""Applies log entries to the keyspace. The same entries give the same state and replies on every replica.
+
+Nothing here reads a clock or draws a random number of its own: time is the entry's stamp (which never goes back), and
+randomness comes from a generator seeded by the entry's index. A :class:`~raftkv.errors.CommandError` is an answer; any
+other exception leaves through :meth:`StateMachine.apply` and stops the node, because the others may not share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from random import Random
+from typing import Final, TypeAlias
+
+import hiredis
+import msgspec
+
+from raftkv.commands.registry import TABLE, Argv, Command, Context, lookup
+from raftkv.errors import CommandError, InvariantError, RaftKVError
+from raftkv.machine.audit import Audit
+from raftkv.machine.batch import DIGEST, OPEN, PLAIN, TICK, TXN, WATCH, Group, Run, groups, stamp_of
+from raftkv.machine.sessions import Session, Sessions
+from raftkv.machine.watches import Watch, Watches
+from raftkv.protocol.encoder import encode
+from raftkv.protocol.replies import NIL_ARRAY, OK, Reply
+from raftkv.store.digest import StateDigest
+from raftkv.store.dump import dump, load
+from raftkv.store.keyspace import Keyspace
+
+EXPIRE_PER_ENTRY: Final = 200
+"""Due keys removed by one entry in each database; the rest (invisible already) waits for the next ones."""
+PREPARED_MAX: Final = 4096
+"""Own batches whose parsed commands are kept until they are applied."""
+HEADER_BYTES: Final = 4
+
+GroupResult: TypeAlias = object
+"""PLAIN: list of replies. TXN: one reply. RUN: (RESP2, RESP3) bytes or an error. OPEN: the id. WATCH: the index."""
+
+
+class _State(msgspec.Struct, array_like=True):
+    """What a snapshot holds besides the keyspace."""
+
+    version: int
+    index: int
+    stamp_ms: int
+    sessions: list[tuple[bytes, int, int, int, list[tuple[int, bytes, bytes]]]]
+    watches: list[tuple[int, bytes, int, int, bool]]
+    audit_round: int
+
+
+class StateMachine:
+    """Sixteen databases, client sessions, watches."""
+
+    def __init__(self, *, digest_interval: int = 4096) -> None:
+        self.keyspace = Keyspace()
+        self.sessions = Sessions()
+        self.watches = Watches(self.keyspace)
+        self.index = 0
+        """The last entry applied here (the engine's own entries do not count)."""
+        self.stamp_ms = 0
+        """The newest stamp applied: time as the state sees it."""
+        self._digest = StateDigest(self.keyspace)
+        self.audit = Audit(self._digest, digest_interval)
+        self.commands_applied = 0
+        self.expired_keys = 0
+        self._reader = hiredis.Reader()
+        self._prepared: dict[int, tuple[bytes, list[list[Argv]]]] = {}
+
+    # ------------------------------------------------------------ apply
+    def prepare(self, entry: bytes, commands: list[list[Argv]]) -> None:
+        """Keep the commands that the leader has parsed already, group by group, for when ``entry`` is applied."""
+        while len(self._prepared) >= PREPARED_MAX:
+            del self._prepared[next(iter(self._prepared))]
+        self._prepared[id(entry)] = (entry, commands)
+
+    def apply(self, index: int, entry: bytes) -> list[GroupResult]:
+        """Apply one entry; one result for each of its groups.
+
+        Raises InvariantError when the entry cannot be read or the state has diverged from the leader's.
+        """
+        self.index = self.watches.index = index
+        self.stamp_ms = max(self.stamp_ms, stamp_of(entry))
+        self.keyspace.now_ms = self.stamp_ms
+        self._pass_time()
+        prepared = self._prepared.pop(id(entry), None)
+        known = prepared[1] if prepared is not None and prepared[0] is entry else None
+        context = Context(self.keyspace, 0, index)
+        results: list[GroupResult] = []
+        for ordinal, group in enumerate(groups(entry)):
+            commands = known[ordinal] if known is not None else self.parse(group)
+            results.append(self._apply_group(context, group, commands, ordinal))
+        self.audit.after(index)
+        return results
+
+    def _pass_time(self) -> None:
+        now_ms = self.stamp_ms
+        for database in self.keyspace.databases:
+            due = database.next_expiry_ms
+            if due is not None and due <= now_ms:
+                self.expired_keys += database.expire_due(EXPIRE_PER_ENTRY)
+        if self.sessions.by_id:
+            self.sessions.collect(now_ms)
+        if self.watches.by_key:
+            self.watches.collect(now_ms)
+
+    def parse(self, group: Group) -> list[Argv]:
+        """The commands in a group's RESP bytes. Raises InvariantError when they are not what the group declares."""
+        reader = self._reader
+        reader.feed(group.data)
+        commands = [reader.gets() for _ in range(group.commands)]
+        if reader.gets() is not False or (commands and commands[-1] is False):
+            msg = f"log entry {self.index}: {len(group.data)} bytes are not the {group.commands} commands declared"
+            raise InvariantError(msg)
+        return commands
+
+    def _apply_group(self, context: Context, group: Group, commands: list[Argv], ordinal: int) -> GroupResult:
+        kind = group.kind
+        context.db_index = group.database
+        if group.run is not None:
+            return self._apply_run(context, group, group.run, commands)
+        if kind == PLAIN:
+            return self._run_all(context, commands)
+        if kind == TXN:
+            return self._run_transaction(context, group, commands)
+        if kind == OPEN:
+            return self.sessions.open(self.index, ordinal, group.numbers[0], self.stamp_ms)
+        if kind == WATCH:
+            for key in commands[0]:
+                self.watches.register(group.database, key, self.index, self.stamp_ms)
+            return self.index
+        if kind == DIGEST:
+            self.audit.compare(*group.numbers)
+            return None
+        if kind == TICK:
+            return None
+        msg = f"group of kind {kind} in entry {self.index}"
+        raise InvariantError(msg)
+
+    def _run_all(self, context: Context, commands: Sequence[Argv]) -> list[Reply]:
+        replies: list[Reply] = []
+        add = replies.append
+        find = TABLE.get
+        for argv in commands:
+            try:
+                command = find(argv[0])
+                if command is None or command.subcommands:
+                    command = lookup(argv)
+                else:
+                    arity = command.arity
+                    if (len(argv) != arity) if arity >= 0 else (len(argv) < -arity):
+                        command.check_arity(argv)
+                add(command.function(context, argv) if command.scope == "data" else _not_here(command))
+            except CommandError as error:
+                add(error)
+        self.commands_applied += len(commands)
+        return replies
+
+    def _run_transaction(self, context: Context, group: Group, commands: Sequence[Argv]) -> Reply:
+        if not all(map(self.watches.unchanged, group.watches)):
+            return NIL_ARRAY
+        replies: list[Reply] = []
+        for argv in commands:
+            if argv[0].upper() == b"SELECT" and len(argv) == 2:
+                replies.append(_select(context, argv[1]))
+            else:
+                replies += self._run_all(context, (argv,))
+        return replies
+
+    def _apply_run(self, context: Context, group: Group, run: Run, commands: list[Argv]) -> GroupResult:
+        try:
+            known = self.sessions.find(run, self.stamp_ms)
+        except CommandError as error:
+            return error
+        if known is not None:
+            return known
+        reply = (
+            self._run_transaction(context, group, commands)
+            if group.kind == TXN
+            else self._run_all(context, commands)[0]
+        )
+        encoded = encode(reply, 2), encode(reply, 3)
+        self.sessions.keep(run, encoded)
+        return encoded
+
+    # ------------------------------------------------------------ reads
+    def read(self, database: int, commands: Sequence[Argv], now_ms: int, rng: Random) -> list[Reply]:
+        """Run commands that do not write, on the state as it is. ``now_ms`` decides what has expired."""
+        self.keyspace.now_ms = max(self.stamp_ms, now_ms)
+        return self._run_all(Context(self.keyspace, database, self.index, rng), commands)
+
+    @property
+    def next_expiry_ms(self) -> int | None:
+        """A lower bound of when the next key expires; None when none does."""
+        due = [one.next_expiry_ms for one in self.keyspace.databases if one.next_expiry_ms is not None]
+        return min(due, default=None)
+
+    def digest(self) -> tuple[str, int]:
+        """(digest of the whole state as hex, index of the entry it stands at). Costs what changed since the last."""
+        return self._digest.full(), self.index
+
+    # ------------------------------------------------------------ snapshots
+    def dump(self) -> Iterator[bytes]:
+        """The whole state, in chunks."""
+        sessions = [
+            (identity, one.ttl_ms, one.used_ms, one.acknowledged, [(n, *reply) for n, reply in one.replies.items()])
+            for identity, one in self.sessions.by_id.items()
+        ]
+        watches = [
+            (database, key, one.changed_index, one.registered_ms, one.expired)
+            for (database, key), one in self.watches.by_key.items()
+        ]
+        state = _State(1, self.index, self.stamp_ms, sessions, watches, self.audit.round)
+        head = msgspec.msgpack.encode(state)
+        yield len(head).to_bytes(HEADER_BYTES, "big") + head
+        yield from dump(self.keyspace)
+
+    def load(self, chunks: Iterable[bytes]) -> None:
+        """Become the state that :meth:`dump` wrote. Raises InvariantError when it is damaged or of another version."""
+        state, rest = _read_state(iter(chunks))
+        if state.version != 1:
+            msg = f"snapshot of version {state.version}, this node reads 1: upgrade it"
+            raise InvariantError(msg)
+        keyspace = load(rest)
+        self.keyspace = keyspace
+        self.sessions = Sessions()
+        for identity, ttl_ms, used_ms, acknowledged, replies in state.sessions:
+            kept = {sequence: (resp2, resp3) for sequence, resp2, resp3 in replies}
+            self.sessions.by_id[identity] = Session(ttl_ms, used_ms, acknowledged, kept)
+        self.watches = Watches(keyspace)
+        for database, key, changed_index, registered_ms, expired in state.watches:
+            self.watches.by_key[database, key] = Watch(changed_index, registered_ms, expired)
+        self.watches.hook()
+        self.index, self.stamp_ms = state.index, state.stamp_ms
+        self._digest = StateDigest(keyspace)
+        self.audit = Audit(self._digest, self.audit.interval, state.audit_round, self.audit.on_digest)
+        self._prepared.clear()
+
+
+def _read_state(chunks: Iterator[bytes]) -> tuple[_State, Iterator[bytes]]:
+    data = b""
+    for chunk in chunks:
+        data += chunk
+        end = HEADER_BYTES + int.from_bytes(data[:HEADER_BYTES], "big")
+        if len(data) >= HEADER_BYTES and len(data) >= end:
+            try:
+                state = msgspec.msgpack.decode(data[HEADER_BYTES:end], type=_State)
+            except msgspec.DecodeError as error:
+                msg = f"snapshot header is damaged: {error}"
+                raise InvariantError(msg) from error
+            return state, chain([data[end:]], chunks)
+    msg = f"snapshot ends inside its header, after {len(data)} bytes"
+    raise InvariantError(msg)
+
+
+def _select(context: Context, number: bytes) -> Reply:
+    try:
+        context.keyspace[int(number)]
+    except (ValueError, CommandError):
+        return CommandError("DB index is out of range" if number.isdigit() else "invalid DB index")
+    context.db_index = int(number)
+    return OK
+
+
+def _not_here(command: Command) -> RaftKVError:
+    return CommandError(f"'{command.full_name.lower()}' cannot be part of a replicated batch")

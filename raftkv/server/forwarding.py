@@ -1,0 +1,309 @@
+"""Writes that reach a follower: forwarded to the leader, answered in order, never sent twice.
+
+A ticket waits here while no leader is known (until its deadline: then it certainly was not done). Once it left for the
+leader it is answered by that leader, or its outcome is unknown: when the link breaks, or nothing comes in time. The
+leader may also say that it certainly did nothing (it had just lost its leadership); then the ticket waits again.
+
+Replies carry the request's number, so that they cannot be crossed (failure class RedisRaft #26), whatever happens to
+leaders and links meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from raftkv.errors import BusyError, NoLeaderError, RaftKVError, UnknownOutcomeError
+from raftkv.machine.batch import RUN, TXN, encode_group, groups, header, plain
+from raftkv.protocol.encoder import encode, encode_commands, encode_many
+from raftkv.protocol.replies import NIL_ARRAY, Raw
+from raftkv.server.tickets import GroupTicket, Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raftkv.clock import Clock
+    from raftkv.consensus.node import RaftNode
+    from raftkv.machine.machine import StateMachine
+    from raftkv.protocol.replies import Reply
+    from raftkv.server.metrics import Metrics
+    from raftkv.server.proposer import Proposer
+
+HELD_MAX: Final = 100_000
+"""Tickets waiting for a leader at one node; one more is refused as busy."""
+GRACE_S: Final = 1.0
+"""How much longer than the leader's own time-out a follower waits for its answer."""
+
+
+class _Answer(msgspec.Struct, array_like=True):
+    """What became of one request: exactly one of the forms is filled."""
+
+    number: int
+    raw: bytes | None = None
+    """Replies in RESP."""
+    parts: list[bytes] | None = None
+    """A transaction's replies, each in RESP."""
+    index: int | None = None
+    """A watch's log index."""
+    error: tuple[str, str, bool] | None = None
+    """(code, message, definite)."""
+
+
+class _Parcel(msgspec.Struct, array_like=True):
+    """One message between servers: requests, or answers."""
+
+    numbers: list[int]
+    protos: list[int]
+    entry: bytes
+    """The requests' groups in the form of a log entry (its stamp means nothing)."""
+    answers: list[_Answer]
+
+
+_decode = msgspec.msgpack.Decoder(_Parcel).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Sent:
+    ticket: Ticket
+    peer: str
+    deadline: float
+
+
+class ForwardedError(RaftKVError):
+    """An error that the leader answered."""
+
+    def __init__(self, code: str, message: str, definite: bool) -> None:  # noqa: FBT001 -- as it came over the wire
+        super().__init__(message, code=code)
+        self.definite = definite
+
+
+class Forwarder:
+    """Both sides: requests of this node to the leader, and of others to this node."""
+
+    def __init__(
+        self,
+        raft: RaftNode,
+        machine: StateMachine,
+        proposer: Proposer,
+        clock: Clock,
+        metrics: Metrics,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        request_s: float,
+    ) -> None:
+        self._raft = raft
+        self._machine = machine
+        self._proposer = proposer
+        self._clock = clock
+        self._metrics = metrics
+        self._call_soon = call_soon
+        self._request_s = request_s
+        self._number = 0
+        self._outbox: list[Ticket] = []
+        self._held: deque[Ticket] = deque()
+        self._sent: dict[int, _Sent] = {}
+        self._answers: dict[str, list[_Answer]] = {}
+
+    # ------------------------------------------------------------ out
+    def submit(self, ticket: Ticket) -> None:
+        """Bring a write to the leader, wherever it is."""
+        if self._raft.is_leader and not self._held:
+            self._proposer.add(ticket)
+            return
+        if not self._outbox:
+            self._call_soon(self._flush)
+        self._outbox.append(ticket)
+
+    def take_back(self, tickets: list[Ticket]) -> None:
+        """Tickets that certainly were not done, because this node does not lead (any more)."""
+        for ticket in tickets:
+            self._hold(ticket)
+
+    def _hold(self, ticket: Ticket) -> None:
+        now = self._clock.monotonic()
+        if not ticket.deadline:
+            ticket.deadline = now + self._request_s
+        if now >= ticket.deadline:
+            ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
+        elif len(self._held) >= HELD_MAX:
+            ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
+        else:
+            self._held.append(ticket)
+
+    def _flush(self) -> None:
+        tickets, self._outbox = self._outbox, []
+        for ticket in tickets:
+            self._held.append(ticket)
+        self.retry()
+
+    def retry(self) -> None:
+        """Bring held tickets on their way if there is a leader; called when one is found, and now and then."""
+        if not self._held:
+            return
+        leader = self._raft.leader_id
+        if self._raft.is_leader and not self._raft.replica.transferring_to:
+            held, self._held = self._held, deque()
+            for ticket in held:
+                self._proposer.add(ticket)
+        elif leader and leader != self._raft.me.node_id and self._raft.links.connected(leader):
+            held, self._held = self._held, deque()
+            self._send(leader, held)
+        else:
+            now = self._clock.monotonic()
+            held, self._held = self._held, deque()
+            for ticket in held:
+                if ticket.deadline and now < ticket.deadline:
+                    self._held.append(ticket)
+                else:
+                    self._hold(ticket)
+
+    def _send(self, leader: str, tickets: deque[Ticket]) -> None:
+        numbers, protos, parts = [], [], [header(0)]
+        deadline = self._clock.monotonic() + self._request_s + GRACE_S
+        sent: dict[int, _Sent] = {}
+        for ticket in tickets:
+            self._number += 1
+            numbers.append(self._number)
+            protos.append(ticket.proto)
+            if ticket.group is not None:
+                parts.append(encode_group(ticket.group))
+            else:
+                raw = ticket.raw if ticket.raw is not None else encode_commands(ticket.commands)
+                parts += plain(ticket.database, len(ticket.commands), [raw])
+            sent[self._number] = _Sent(ticket, leader, deadline)
+        if self._raft.send_application(leader, _encode(_Parcel(numbers, protos, b"".join(parts), []))):
+            self._sent.update(sent)
+            self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket in tickets)
+        else:
+            self.take_back(list(tickets))
+
+    # ------------------------------------------------------------ events
+    def on_link(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- the callback's shape
+        """A link broke: what was sent over it may have been done or not."""
+        if up:
+            self.retry()
+            return
+        for number in [number for number, one in self._sent.items() if one.peer == peer]:
+            lost = self._sent.pop(number)
+            lost.ticket.fail(UnknownOutcomeError("the link to the leader broke; the command may have been applied"))
+
+    def sweep(self) -> None:
+        """Answer what nobody answered in time; look for a leader for what waits."""
+        now = self._clock.monotonic()
+        for number in [number for number, one in self._sent.items() if one.deadline <= now]:
+            late = self._sent.pop(number)
+            late.ticket.fail(UnknownOutcomeError("the leader did not answer in time; the command may be applied"))
+        self.retry()
+
+    def on_parcel(self, peer: str, data: bytes) -> None:
+        """Something of the same layer at ``peer`` arrived."""
+        try:
+            parcel = _decode(data)
+        except msgspec.DecodeError:
+            self._metrics.protocol_errors += 1
+            return
+        for answer in parcel.answers:
+            sent = self._sent.pop(answer.number, None)
+            if sent is not None:
+                self._answer(sent.ticket, answer)
+        if parcel.numbers:
+            self._serve(peer, parcel)
+
+    def _answer(self, ticket: Ticket, answer: _Answer) -> None:
+        if answer.error is not None:
+            error = ForwardedError(*answer.error)
+            if error.definite and error.code == "CLUSTERDOWN":
+                self._hold(ticket)
+            else:
+                ticket.fail(error)
+        elif answer.parts is not None:
+            ticket.answer([[Raw(part) for part in answer.parts]])
+        elif answer.index is not None:
+            ticket.answer([answer.index])
+        elif answer.raw is None:
+            ticket.answer([NIL_ARRAY])
+        elif ticket.group is not None:
+            ticket.answer([Raw(answer.raw)])
+        else:
+            ticket.answer_raw(answer.raw)
+
+    # ------------------------------------------------------------ the leader's side
+    def _serve(self, peer: str, parcel: _Parcel) -> None:
+        for number, proto, group in zip(parcel.numbers, parcel.protos, groups(parcel.entry), strict=True):
+            commands = self._machine.parse(group)
+            if group.kind == 0 and group.run is None:
+                self._proposer.add(_Remote(self, peer, number, proto, commands, group.data, group.database))
+            else:
+                done = _RemoteGroup(self, peer, number, proto, group.kind if group.run is None else RUN)
+                self._proposer.add(GroupTicket(group, commands, proto, done))
+
+    def reply(self, peer: str, answer: _Answer) -> None:
+        """Queue an answer; all of one turn of the loop leave together."""
+        if not self._answers:
+            self._call_soon(self._flush_answers)
+        self._answers.setdefault(peer, []).append(answer)
+
+    def _flush_answers(self) -> None:
+        answers, self._answers = self._answers, {}
+        for peer, ready in answers.items():
+            self._raft.send_application(peer, _encode(_Parcel([], [], b"", ready)))
+
+
+class _Remote(Ticket):
+    """Commands of another node's client."""
+
+    __slots__ = ("_forwarder", "_number", "_peer", "_proto")
+
+    def __init__(
+        self, forwarder: Forwarder, peer: str, number: int, proto: int, commands: Any, raw: bytes, database: int
+    ) -> None:
+        super().__init__(commands, raw, database)
+        self._forwarder = forwarder
+        self._peer = peer
+        self._number = number
+        self._proto = proto
+
+    @property
+    def proto(self) -> int:
+        return self._proto
+
+    def answer(self, replies: Sequence[Reply]) -> None:
+        self._forwarder.reply(self._peer, _Answer(self._number, raw=encode_many(replies, self._proto)))
+
+    def fail(self, error: RaftKVError) -> None:
+        self._forwarder.reply(self._peer, _failed(self._number, error))
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteGroup:
+    """Callback of another node's transaction, watch or session request."""
+
+    forwarder: Forwarder
+    peer: str
+    number: int
+    proto: int
+    kind: int
+
+    def __call__(self, result: Any, error: RaftKVError | None) -> None:
+        error = result if isinstance(result, RaftKVError) else error
+        if error is not None:
+            answer = _failed(self.number, error)
+        elif self.kind == RUN:
+            answer = _Answer(self.number, raw=result[self.proto - 2])
+        elif self.kind == TXN:
+            parts = None if result is NIL_ARRAY else [encode(one, self.proto) for one in result]
+            answer = _Answer(self.number, parts=parts)
+        elif isinstance(result, int):
+            answer = _Answer(self.number, index=result)
+        else:
+            answer = _Answer(self.number, raw=encode(result, self.proto))
+        self.forwarder.reply(self.peer, answer)
+
+
+def _failed(number: int, error: RaftKVError) -> _Answer:
+    return _Answer(number, error=(error.code, error.message, error.definite))
