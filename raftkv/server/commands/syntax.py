@@ -117,7 +117,8 @@ def _append_optional(found: list[Argument], alternatives: list[tuple[Argument, .
         del found[-len(group) :]
         found.append(replace(_group(alternatives), multiple=True))
     else:
-        found.append(replace(_group(alternatives), optional=True, multiple=repeated))
+        one = _group(alternatives)
+        found.append(replace(one, optional=True, multiple=one.multiple or repeated))
 
 
 def _with_tokens(found: list[Argument]) -> tuple[Argument, ...]:
