@@ -8,7 +8,8 @@ taken back, so that a hostile pattern (``a*a*a*a*b``) costs O(pattern x text) an
 regular expression or with recursion.
 
 Odd cases follow Redis' matcher: a class that is not closed ends with the pattern, ``[a-]`` is a range up to ``]``,
-a reversed range is turned round, an empty class matches nothing, a backslash at the end is itself.
+a reversed range is turned round, an empty class matches nothing, a backslash at the end is itself, and the empty text
+matches no pattern but the empty one, not even ``**`` (of ``*`` alone KEYS and SCAN ask no matcher).
 https://redis.io/docs/latest/commands/keys/
 """
 
@@ -42,7 +43,7 @@ def compile_glob(pattern: bytes, *, ignore_case: bool = False) -> Matcher:
 
     def matches(text: bytes) -> bool:
         stop = len(text) - last_length
-        if stop < first_length or head(text) is None or tail(text, stop) is None:
+        if not text or stop < first_length or head(text) is None or tail(text, stop) is None:
             return False
         at = first_length
         for search, length in middle:

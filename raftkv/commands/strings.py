@@ -46,12 +46,14 @@ class _Options:
     get: bool = False
     time_word: bytes = b""
     """EX, PX, EXAT, PXAT, KEEPTTL, PERSIST or nothing."""
-    time_raw: bytes = b""
+    time_raw: bytes | None = None
+    """What follows EX, PX, EXAT or PXAT."""
 
 
 def _parse_options(words: list[bytes], *, flag_words: frozenset[bytes]) -> _Options:
     """Parse what follows the value; ``flag_words`` are the words without a value that this command knows."""
-    condition = time_word = time_raw = b""
+    condition = time_word = b""
+    time_raw: bytes | None = None
     get_old = False
     at = 0
     while at < len(words):
@@ -89,7 +91,9 @@ def set_(ctx: Context, argv: Argv) -> Reply:
 
 def _set_with_options(ctx: Context, argv: Argv) -> Reply:
     options = _parse_options(argv[3:], flag_words=_SET_FLAG_WORDS)
-    at_ms = parse_expiry(options.time_raw, options.time_word, ctx.now_ms, "set") if options.time_raw else None
+    at_ms = None
+    if options.time_raw is not None:
+        at_ms = parse_expiry(options.time_raw, options.time_word, ctx.now_ms, "set")
     db, key = ctx.db, argv[1]
     old = db.typed(key, bytes) if options.get else db.get(key)
     if options.condition and (options.condition == b"NX") is (old is not None):
@@ -168,7 +172,7 @@ def getex(ctx: Context, argv: Argv) -> Reply:
     value = db.typed(key, bytes)
     if value is None:
         return None
-    if options.time_raw:
+    if options.time_raw is not None:
         db.set_expiry(key, parse_expiry(options.time_raw, options.time_word, ctx.now_ms, "getex"))
     elif options.time_word == b"PERSIST":
         db.persist(key)
