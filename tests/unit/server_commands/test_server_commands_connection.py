@@ -7,6 +7,10 @@ import pytest
 from raftkv.config import Secret
 from raftkv.errors import AuthError, CommandError, InvariantError, RaftKVError
 
+NO_PASSWORD = (
+    "ERR AUTH <password> called without any password configured for the default user. "
+    "Are you sure your configuration is correct?"
+)
 WRONGPASS = "WRONGPASS invalid username-password pair or user is disabled."
 
 
@@ -29,11 +33,7 @@ def test_plain_replies(server, line, reply):
         ("SELECT 99999999999", "ERR value is out of range, value must between -2147483648 and 2147483647"),
         ("AUTH a b", WRONGPASS),
         ("AUTH a b c", "ERR syntax error"),
-        (
-            "AUTH a",
-            "ERR AUTH <password> called without any password configured for the default user. "
-            "Are you sure your configuration is correct?",
-        ),
+        ("AUTH a", NO_PASSWORD),
         ("HELLO 4", "NOPROTO unsupported protocol version"),
         ("HELLO x", "ERR Protocol version is not an integer or out of range"),
         ("HELLO 3 foo", "ERR Syntax error in HELLO option 'foo'"),
