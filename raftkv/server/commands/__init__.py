@@ -18,6 +18,7 @@ from raftkv.server.commands import (
     raft,
     replication,
     sentinel,
+    sessions,
     transactions,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "raft",
     "replication",
     "sentinel",
+    "sessions",
     "transactions",
 ]

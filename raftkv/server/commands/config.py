@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from raftkv.commands.glob import compile_glob
 from raftkv.commands.registry import Argv, command
-from raftkv.config import SETTINGS, change_all, view
+from raftkv.config import SETTINGS, Settings, change_all, view
 from raftkv.errors import CommandError, ConfigError
 from raftkv.protocol.replies import OK, Reply
 from raftkv.server.commands.common import declare_help
@@ -30,6 +30,20 @@ def config_get(context: ServerContext, argv: Argv) -> Reply:
     }
 
 
+def _is_what_is_fixed(settings: Settings, name: str, value: str) -> bool:
+    """Whether a tool sets what is fixed here (appendonly yes, save "") to what it is: no change, and no error.
+
+    Raises CommandError when it is one of Redis' names for what is fixed, and the value another one.
+    """
+    shown = view(settings).get(name.lower())
+    known = SETTINGS.get(name.lower().replace("-", "_"))
+    if shown is None or (known is not None and known.runtime):
+        return False
+    if known is None and shown != value:
+        raise CommandError(f"CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config")
+    return shown == value
+
+
 @command("CONFIG SET", arity=-4, flags=_FLAGS, group="server", since="2.0.0", scope="server",
          syntax="parameter value [parameter value ...]", summary="Change settings of this node until it stops.",
          complexity="O(N) with N the number of settings given")  # fmt: skip
@@ -37,18 +51,11 @@ def config_set(context: ServerContext, argv: Argv) -> Reply:
     if len(argv) % 2:
         raise CommandError("wrong number of arguments for 'config|set' command")
     words = [word.decode("utf-8", "replace") for word in argv[2:]]
-    shown = view(context.node.settings)
-    settable = {one.config_name for one in SETTINGS.values() if one.runtime}
-    # Tools set what is fixed here (appendonly yes, save "") to what it is: that is no change, and no error.
-    pairs = [
-        (name, value)
-        for name, value in zip(words[::2], words[1::2], strict=True)
-        if name.lower() in settable or shown.get(name.lower()) != value
-    ]
-    if not pairs:
-        return OK
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    settings = context.node.settings
+    changes = [pair for pair in pairs if not _is_what_is_fixed(settings, *pair)]
     try:
-        settings = change_all(context.node.settings, pairs)
+        settings = change_all(settings, changes)
     except ConfigError as error:
         raise CommandError(error.message) from None
     context.node.change_settings(settings)

@@ -47,7 +47,7 @@ def test_set_a_password_that_then_is_required(server):
 def test_setting_what_is_fixed_to_what_it_is_is_no_error(server):
     before = server.node.settings
     assert server.call(b"CONFIG", b"SET", b"save", b"", b"appendonly", b"yes") == "OK"
-    assert server.node.settings is before
+    assert server.node.settings == before
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_refused_set_changes_nothing(server, words, error):
     with pytest.raises(CommandError) as raised:
         server.line("CONFIG SET " + words)
     assert str(raised.value) == error
-    assert server.node.settings is before
+    assert server.node.settings == before
 
 
 def test_one_wrong_value_of_two_changes_nothing(server):
     before = server.node.settings
     with pytest.raises(CommandError):
         server.line("CONFIG SET maxclients 5 slowlog-max-len x")
-    assert server.node.settings is before
+    assert server.node.settings == before
 
 
 def test_resetstat(server):
