@@ -163,7 +163,7 @@ def _read_identity(path: str, files: Files) -> dict[str, object]:
         fields = json.loads(text)
         checksum = fields.pop("crc32c")
         intact = {"format", "node_id", "cluster_id"} <= set(fields) and checksum == _checksum(fields)
-    except (ValueError, AttributeError, KeyError, RecursionError):
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         intact = False
     if not intact:
         raise IdentityError(

@@ -6,8 +6,7 @@ removed before it. Nothing else does, and what was not synced may survive in par
 Failures are ``OSError``.
 """
 
-# This module is the thin layer over the system calls themselves, and the port takes plain strings:
-# ruff: noqa: PTH100, PTH102, PTH104, PTH108, PTH120, PTH208
+# ruff: noqa: PTH100, PTH102, PTH104, PTH108, PTH120, PTH208 -- the thin layer over the system calls; paths are strings
 from __future__ import annotations
 
 import contextlib

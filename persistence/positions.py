@@ -35,8 +35,8 @@ class Positions:
 
     @property
     def last(self) -> int:
-        """``first - 1`` when the table is empty."""
-        return self.first + len(self._offsets) - 1
+        """0 when the table is empty."""
+        return self.first + len(self._offsets) - 1 if self._offsets else 0
 
     def add(self, index: int, term: int, segment: int, offset: int, stored_bytes: int) -> None:
         """``index`` is ``last + 1``, or anything when the table is empty."""

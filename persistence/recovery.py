@@ -15,7 +15,7 @@ further fsync succeed (Rebello et al., "Can Applications Recover from fsync Fail
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from persistence.errors import CorruptLogError
 from persistence.files import ZERO_SLICE_BYTES, File, Files, join
@@ -27,7 +27,6 @@ from persistence.records import (
     HARD_STATE,
     MARK,
     TRUNCATE,
-    HardState,
     Record,
     body_of,
     hard_state_of,
@@ -54,10 +53,7 @@ class Scanned:
     header: SegmentHeader
     segment: Segment
     content: bytes
-    """Dropped for all but the newest: holding all would cost as much memory as the log."""
     records: list[Record]
-    hard_states: list[HardState]
-    """What its hard state records say, in order."""
 
 
 @dataclass(slots=True)
@@ -69,7 +65,6 @@ class Recovered:
     positions: Positions
     cut_bytes: int = 0
     """Length of the torn tail that was cut, up to the last trace of a record."""
-    reports: list[str] = field(default_factory=list)
 
 
 def recover(directory: str, files: Files, spares: Spares) -> Recovered:
@@ -84,27 +79,42 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
     newest = _scan(directory, files, numbers[-1], expected_end=None)
     first_segment = _first_segment(newest)
-    replay = Replay()
-    scanned = [newest]
-    following = newest.header
-    for number in range(newest.header.number - 1, first_segment - 1, -1):
-        if number not in numbers:
-            path = join(directory, segment_name(number))
-            raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
-        older = _scan(directory, files, number, expected_end=following.previous_end)
-        following = older.header
-        older.content = b""
-        scanned.append(older)
-    for one in reversed(scanned):
-        replay.segment(one)
-    recovered = replay.finish(newest)
-    recovered.segments = [one.segment for one in reversed(scanned)]
+    recovered = _replay_all(directory, files, newest, first_segment, numbers)
     recovered.cut_bytes = _settle_tail(newest)
     files.fsync_dir(directory)
     for number in numbers:
         if number < first_segment:
             spares.retire(Segment(number, files.open(join(directory, segment_name(number)))))
     return recovered
+
+
+def _replay_all(directory: str, files: Files, newest: Scanned, first_segment: int, present: list[int]) -> Recovered:
+    """Replay from ``first_segment`` to the newest, holding one segment's bytes at a time besides the newest's."""
+    replay = Replay()
+    numbers = range(first_segment, newest.header.number)
+    try:
+        for number in numbers:
+            if number not in present:
+                path = join(directory, segment_name(number))
+                raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
+        for number in numbers:
+            following = _read_header(directory, files, number + 1)
+            replay.segment(_scan(directory, files, number, expected_end=following.previous_end))
+        replay.segment(newest)
+        return replay.finish()
+    except BaseException:
+        replay.close()
+        newest.segment.file.close()
+        raise
+
+
+def _read_header(directory: str, files: Files, number: int) -> SegmentHeader:
+    path = join(directory, segment_name(number))
+    file = files.open_read(path)
+    try:
+        return decode_segment_header(file.pread(DATA_START, 0), path, number)
+    finally:
+        file.close()
 
 
 def _scan(directory: str, files: Files, number: int, expected_end: int | None) -> Scanned:
@@ -121,9 +131,7 @@ def _scan(directory: str, files: Files, number: int, expected_end: int | None) -
     except BaseException:
         file.close()
         raise
-    view = memoryview(content)
-    hard_states = [hard_state_of(record, body_of(view, record)) for record in records if record.kind == HARD_STATE]
-    return Scanned(header, segment, content, records, hard_states)
+    return Scanned(header, segment, content, records)
 
 
 def _refuse_damage(path: str, content: bytes, segment: Segment, expected_end: int | None) -> None:
@@ -161,10 +169,10 @@ class Replay:
                 path, 0, f"its header says {_state_at_birth(header)}, the records before it {self._state}"
             )
         self._segments.append(scanned.segment)
-        hard_states = iter(scanned.hard_states)
+        content = memoryview(scanned.content)
         for record in scanned.records:
             if record.kind == HARD_STATE:
-                self._state.hard_state = next(hard_states)
+                self._state.hard_state = hard_state_of(record, body_of(content, record))
             else:
                 self._record(self._state, record, scanned.segment)
 
@@ -196,14 +204,19 @@ class Replay:
             for earlier in self._segments:
                 earlier.index_max = min(earlier.index_max, index - 1) if kind == TRUNCATE else 0
 
-    def finish(self, newest: Scanned) -> Recovered:
+    def close(self) -> None:
+        """Give up: close the files of the segments seen so far."""
+        for segment in self._segments:
+            segment.file.close()
+
+    def finish(self) -> Recovered:
         state = self._state
         assert state is not None  # the newest segment at least was replayed
         held = (self._positions.first, self._positions.last) if len(self._positions) else (0, 0)
         if held != (state.first_index, state.last_index):
             reason = f"the segments hold entries {held}, the log should hold {(state.first_index, state.last_index)}"
-            raise CorruptLogError(newest.segment.file.path, 0, reason)
-        return Recovered(state, [], self._positions)
+            raise CorruptLogError(self._segments[-1].file.path, 0, reason)
+        return Recovered(state, self._segments, self._positions)
 
 
 def _state_at_birth(header: SegmentHeader) -> DiskState:

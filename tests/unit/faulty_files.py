@@ -5,6 +5,7 @@ fail; after a failed sync the page cache shows bytes that the disk never got. Di
 order in which they were made, up to some point (a journaling file system), except that a deletion may be undone.
 """
 
+# ruff: noqa: PTH119, PTH120 -- paths are plain strings here, as in the port
 from __future__ import annotations
 
 import errno

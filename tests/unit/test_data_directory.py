@@ -1,0 +1,161 @@
+"""A data directory has one owner at a time and one identity for ever."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from crc32c import crc32c
+
+from persistence.directory import DataDirectory
+from persistence.errors import DirectoryError, DirectoryLockedError, IdentityError
+
+
+def _load_faulty_files():
+    name = "faulty_files"
+    if name not in sys.modules:
+        path = pathlib.Path(__file__).with_name("faulty_files.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+faulty_files = _load_faulty_files()
+FaultyFiles, PowerCut = faulty_files.FaultyFiles, faulty_files.PowerCut
+
+
+def open_it(path, node="n1", cluster="c1", files=None):
+    return DataDirectory.open(str(path), node_id=node, cluster_id=cluster, files=files)
+
+
+def test_it_is_created_once(tmp_path):
+    with open_it(tmp_path / "d") as directory:
+        assert directory.created
+        assert directory.log_path == str(tmp_path / "d" / "log")
+        assert directory.snapshot_path == str(tmp_path / "d" / "snapshots")
+    with open_it(tmp_path / "d") as directory:
+        assert not directory.created
+
+
+def test_a_second_opener_is_told_who_holds_it(tmp_path):
+    with open_it(tmp_path / "d"):
+        with pytest.raises(DirectoryLockedError, match=f"process {os.getpid()}") as caught:
+            open_it(tmp_path / "d")
+        assert caught.value.holder_pid == os.getpid()
+    open_it(tmp_path / "d").close()
+
+
+def test_another_process_holds_it_until_it_is_killed(tmp_path):
+    script = (
+        "import sys, time; from persistence.directory import DataDirectory\n"
+        "held = DataDirectory.open(sys.argv[1], node_id='n1', cluster_id='c1')\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "d")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=root,
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(DirectoryLockedError) as caught:
+            open_it(tmp_path / "d")
+        assert caught.value.holder_pid == holder.pid
+        holder.kill()
+        holder.wait()
+    open_it(tmp_path / "d").close()
+
+
+def test_a_forked_child_can_let_go_without_freeing_the_parent(tmp_path):
+    with open_it(tmp_path / "d") as directory:
+        pid = os.fork()
+        if not pid:
+            directory.forget_in_child()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        with pytest.raises(DirectoryLockedError):
+            open_it(tmp_path / "d")
+
+
+@pytest.mark.parametrize(("node", "cluster", "text"), [("n2", "c1", "node 'n1'"), ("n1", "c2", "cluster 'c1'")])
+def test_another_identity_is_refused_by_name_and_remedy(tmp_path, node, cluster, text):
+    open_it(tmp_path / "d").close()
+    with pytest.raises(IdentityError, match=text) as caught:
+        open_it(tmp_path / "d", node, cluster)
+    assert "choose another directory" in str(caught.value)
+    open_it(tmp_path / "d").close()  # the refusal let go of the lock
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    open_it(tmp_path / "d").close()
+    fields = {"format": 2, "node_id": "n1", "cluster_id": "c1"}
+    checksum = crc32c(json.dumps(fields, sort_keys=True).encode())
+    (tmp_path / "d" / "identity").write_text(json.dumps({**fields, "crc32c": checksum}))
+    with pytest.raises(IdentityError, match="format 2, this program knows up to 1"):
+        open_it(tmp_path / "d")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", '{"format": 1}', "\xff", "[" * 50_000])
+def test_a_damaged_identity_is_refused(tmp_path, text):
+    open_it(tmp_path / "d").close()
+    (tmp_path / "d" / "identity").write_bytes(text.encode("latin-1"))
+    with pytest.raises(IdentityError, match="damaged"):
+        open_it(tmp_path / "d")
+
+
+def test_an_edited_identity_is_damaged(tmp_path):
+    open_it(tmp_path / "d").close()
+    identity = tmp_path / "d" / "identity"
+    identity.write_text(identity.read_text().replace("n1", "n2"))
+    with pytest.raises(IdentityError, match="damaged"):
+        open_it(tmp_path / "d", "n2")
+
+
+def test_data_without_an_identity_is_not_adopted(tmp_path):
+    open_it(tmp_path / "d").close()
+    (tmp_path / "d" / "log").mkdir()
+    (tmp_path / "d" / "identity").unlink()
+    with pytest.raises(IdentityError, match="holds log but no identity"):
+        open_it(tmp_path / "d")
+
+
+def test_what_the_system_refuses_is_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DirectoryError, match="a file is in the way"):
+        open_it(tmp_path / "file")
+    with pytest.raises(DirectoryError, match="parent directory does not exist"):
+        open_it(tmp_path / "missing" / "d")
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"), [(errno.EROFS, "read-only"), (errno.ENOSPC, "disk is full"), (errno.EIO, "input/output error")]
+)
+@pytest.mark.parametrize("step", range(1, 7))
+def test_every_file_operation_may_fail(step, fault, text):
+    disk = FaultyFiles()
+    disk.arm(step, fault)
+    with pytest.raises(DirectoryError, match=text):
+        open_it("/d", files=disk)
+    disk.arm(0)
+    open_it("/d", files=disk).close()
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_power_cut_at_every_file_operation_of_the_creation(step):
+    for seed in range(5):
+        disk = FaultyFiles()
+        disk.arm(step)
+        with pytest.raises(PowerCut):
+            open_it("/d", files=disk)
+        disk.power_cut(seed)
+        open_it("/d", files=disk).close()
+        disk.power_cut(seed)
+        assert not open_it("/d", files=disk).created

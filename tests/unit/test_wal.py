@@ -1,0 +1,434 @@
+"""The log on a real file system, its threads, and damage to what it wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pathlib
+import sys
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
+from persistence.files import OsFiles
+from persistence.records import ENTRY, FLAG_LZ4, HEADER_BYTES, body_of, decode_at, encode_header
+from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_name
+from persistence.wal import Log, LogOptions
+
+
+def _load_faulty_files():
+    name = "faulty_files"
+    if name not in sys.modules:
+        path = pathlib.Path(__file__).with_name("faulty_files.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+FaultyFiles = _load_faulty_files().FaultyFiles
+
+SMALL = LogOptions(segment_bytes=16 << 10, cache_bytes=8 << 10, compress_bytes_min=512)
+WAIT_S = 20
+
+
+def fill(log, count, size=1000, term=1):
+    for _ in range(count):
+        index = log.last_index + 1
+        log.append(index, term, os.urandom(size))
+
+
+def contents(log):
+    return log.entries(log.first_index, log.entry_count)
+
+
+class Committed:
+    """Collects what the committer reports, and lets a test wait for it."""
+
+    def __init__(self):
+        self.condition = threading.Condition()
+        self.sequence = 0
+        self.threads = set()
+        self.error = None
+
+    def on_durable(self, sequence):
+        with self.condition:
+            self.sequence = sequence
+            self.threads.add(threading.get_ident())
+            self.condition.notify_all()
+
+    def on_failed(self, error):
+        with self.condition:
+            self.error = error
+            self.condition.notify_all()
+
+    def wait(self, predicate):
+        with self.condition:
+            assert self.condition.wait_for(predicate, WAIT_S)
+
+
+def test_a_new_log_is_empty(tmp_path):
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        assert (log.first_index, log.last_index, log.last_term, log.entry_count) == (0, 0, 0, 0)
+        assert (log.sequence, log.durable_sequence, log.durable_index) == (0, 0, 0)
+        assert log.hard_state == (0, None)
+        assert log.term_at(0) is None
+        assert log.term_at(1) is None
+        assert log.entries(1, 10) == []
+        for index in (-1, 0, 1):
+            with pytest.raises(OutOfRangeError):
+                log.entry(index)
+
+
+def test_everything_comes_back_from_real_files(tmp_path):
+    path = str(tmp_path / "log")
+    with Log.open(path, SMALL) as log:
+        fill(log, 60)
+        log.append(61, 1, b"compressible " * 1000)
+        log.set_hard_state(7, "node-2")
+        log.sync()
+        expected = contents(log)
+        assert log.bytes_on_disk > 60_000
+    with Log.open(path, SMALL) as log:
+        assert contents(log) == expected
+        assert (log.hard_state.term, log.hard_state.voted_for) == (7, "node-2")
+        assert log.torn_bytes == 0
+
+
+def test_a_cached_payload_is_the_object_that_was_appended_and_an_old_one_is_read_back(tmp_path):
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        payloads = [os.urandom(1000) for _ in range(50)]
+        for index, payload in enumerate(payloads, 1):
+            log.append(index, 1, payload)
+            log.sync()
+        assert log.entry(50)[0] is payloads[-1]
+        assert log.entry(1)[0] == payloads[0]
+        assert log.entry(1)[0] is not payloads[0]
+        assert [payload for payload, _, _ in log.entries(1, 50)] == payloads
+
+
+def test_a_hole_is_refused(tmp_path):
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        log.append(10, 1, b"anything may be first")
+        for index in (1, 10, 12):
+            with pytest.raises(OutOfRangeError):
+                log.append(index, 1, b"")
+        with pytest.raises(OutOfRangeError):
+            log.compact_to(12)
+        with pytest.raises(OutOfRangeError):
+            log.entries(9, 1)
+        assert log.entry_count == 1
+
+
+def test_durable_index_does_not_vouch_for_what_replaced_a_durable_entry(tmp_path):
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        fill(log, 5)
+        log.sync()
+        assert log.durable_index == 5
+        log.truncate_from(3)
+        assert log.durable_index == 2
+        fill(log, 5, term=2)
+        assert log.durable_index == 2
+        log.begin_sync()
+        log.append(8, 2, b"in the next round")
+        log.finish_sync()
+        assert log.durable_index == 7
+        log.clear()
+        log.append(3, 3, b"")
+        assert log.durable_index == 0
+
+
+def test_begin_sync_twice_is_refused(tmp_path):
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        fill(log, 1)
+        assert log.begin_sync()
+        with pytest.raises(PersistenceError, match="finish_sync"):
+            log.begin_sync()
+        log.finish_sync()
+        assert not log.begin_sync()
+
+
+def test_compaction_recycles_segments_and_the_hard_state_survives_it(tmp_path):
+    path = tmp_path / "log"
+    with Log.open(str(path), SMALL) as log:
+        log.set_hard_state(4, "voted")
+        fill(log, 200)
+        log.sync()
+        before = log.bytes_on_disk
+        segments_before = len(list(path.glob("*.wal")))
+        log.compact_to(190)
+        log.sync()
+        assert log.bytes_on_disk < before / 5
+        assert len(list(path.glob("*.wal"))) < segments_before / 5
+        assert 1 <= len(list(path.glob("*.spare"))) <= 2
+        fill(log, 30)
+        log.sync()
+        expected = contents(log)
+    with Log.open(str(path), SMALL) as log:
+        assert log.first_index == 190
+        assert contents(log) == expected
+        assert (log.hard_state.term, log.hard_state.voted_for) == (4, "voted")
+
+
+def test_group_commit_reports_from_its_own_thread(tmp_path):
+    committed = Committed()
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        log.start_committer(committed.on_durable, committed.on_failed)
+        for _ in range(300):
+            fill(log, 1)
+            log.request_sync()
+        committed.wait(lambda: committed.sequence == 300)
+        assert log.durable_index == 300
+        assert threading.get_ident() not in committed.threads
+        assert len(committed.threads) == 1
+        expected = contents(log)
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        assert contents(log) == expected
+
+
+def test_the_owner_may_sync_while_the_committer_runs(tmp_path):
+    committed = Committed()
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        log.start_committer(committed.on_durable, committed.on_failed)
+        for number in range(100):
+            fill(log, 2, size=100)
+            log.request_sync()
+            if number % 3 == 0:
+                log.sync()
+                assert log.durable_index == log.last_index
+            if number % 10 == 9:
+                log.compact_to(log.last_index - 5)
+        log.request_sync()
+        committed.wait(lambda: committed.sequence == log.sequence)
+        expected = contents(log)
+    with Log.open(str(tmp_path / "log"), SMALL) as log:
+        assert contents(log) == expected
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "no"])
+def test_without_fsync_a_record_counts_when_it_is_written_but_a_vote_is_synced(fsync):
+    disk = FaultyFiles()
+    committed = Committed()
+    log = Log.open("/log", LogOptions(16 << 10, fsync=fsync), disk)
+    log.start_committer(committed.on_durable, committed.on_failed)
+    log.append(1, 1, b"acknowledged early")
+    log.request_sync()
+    committed.wait(lambda: committed.sequence == 1)
+    log.set_hard_state(5, "me")
+    log.request_sync()
+    committed.wait(lambda: committed.sequence == 2)
+    disk.power_cut(3)
+    assert Log.open("/log", LogOptions(16 << 10), disk).hard_state == (5, "me")
+
+
+def test_everysec_syncs_without_being_asked(monkeypatch):
+    monkeypatch.setattr("persistence.committer.EVERYSEC_S", 0.05)
+    disk = FaultyFiles()
+    synced = threading.Event()
+    step = disk.step
+
+    def noticing(kind, path):
+        if kind == "sync":
+            synced.set()
+        step(kind, path)
+
+    log = Log.open("/log", LogOptions(16 << 10, fsync="everysec"), disk)
+    disk.step = noticing
+    log.start_committer(lambda _: None, lambda _: None)
+    log.append(1, 1, b"x")
+    log.request_sync()
+    assert synced.wait(WAIT_S)
+    log.close()
+
+
+def test_a_failed_sync_is_reported_once_and_for_good():
+    disk = FaultyFiles()
+    committed = Committed()
+    log = Log.open("/log", SMALL, disk)
+    log.start_committer(committed.on_durable, committed.on_failed)
+    log.append(1, 1, b"fine")
+    log.request_sync()
+    committed.wait(lambda: committed.sequence == 1)
+    disk.arm(1, 5, kind="sync")
+    log.append(2, 1, b"lost")
+    log.request_sync()
+    committed.wait(lambda: committed.error is not None)
+    assert isinstance(committed.error, LogFailedError)
+    assert not committed.error.definite
+    assert log.failed is committed.error
+    assert log.durable_index == 1
+    with pytest.raises(LogFailedError):
+        log.append(3, 1, b"")
+    with pytest.raises(LogFailedError):
+        log.set_hard_state(1, None)
+    log.request_sync()  # harmless: the owner may not have heard yet
+    log.close()
+
+
+def test_a_closed_log_is_closed(tmp_path):
+    log = Log.open(str(tmp_path / "log"), SMALL)
+    log.close()
+    log.close()
+    with pytest.raises(LogClosedError):
+        log.append(1, 1, b"")
+    with pytest.raises(LogClosedError):
+        log.sync()
+
+
+@pytest.mark.parametrize("options", [{"segment_bytes": 1000}, {"segment_bytes": 2 << 30}, {"fsync": "sometimes"}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        LogOptions(**options)
+
+
+# -- damage -----------------------------------------------------------------------------------------------------
+
+
+def written_log():
+    """A closed log of three segments on a disk in memory, and what it holds."""
+    disk = FaultyFiles()
+    log = Log.open("/log", SMALL, disk)
+    for index in range(1, 41):
+        log.append(index, 1, (b"%04d" % index) * 200 if index % 4 else os.urandom(700))
+        if index % 5 == 0:
+            log.sync()
+    log.set_hard_state(3, "n3")
+    log.sync()
+    expected = (contents(log), log.hard_state)
+    log.close()
+    return disk, expected
+
+
+def segments_of(disk):
+    return sorted(name for name in disk.names if name.endswith(".wal"))
+
+
+def test_a_damaged_record_is_refused_with_file_and_offset():
+    disk, _ = written_log()
+    path = segments_of(disk)[0]
+    disk.flip(path, DATA_START + HEADER_BYTES + 5, 3)
+    with pytest.raises(CorruptLogError) as caught:
+        Log.open("/log", SMALL, disk)
+    assert caught.value.path == path
+    assert caught.value.offset == DATA_START  # the first record of the file
+    assert path in str(caught.value)
+
+
+def test_a_missing_segment_is_refused():
+    disk, _ = written_log()
+    disk.unlink(segments_of(disk)[1])
+    with pytest.raises(CorruptLogError, match="missing"):
+        Log.open("/log", SMALL, disk)
+
+
+def test_a_segment_under_another_name_is_refused():
+    disk, _ = written_log()
+    newest = segments_of(disk)[-1]
+    disk.rename(newest, f"/log/{segment_name(99)}")
+    with pytest.raises(CorruptLogError, match="holds segment"):
+        Log.open("/log", SMALL, disk)
+
+
+def test_damage_that_appears_while_the_log_is_open_is_found_by_the_read():
+    disk, _ = written_log()
+    log = Log.open("/log", LogOptions(16 << 10, cache_bytes=0), disk)
+    disk.flip(segments_of(disk)[0], DATA_START + HEADER_BYTES, 0)
+    with pytest.raises(CorruptLogError):
+        log.entry(1)
+
+
+@functools.cache
+def pristine():
+    disk, expected = written_log()
+    return {path: bytes(inode.content) for path, inode in disk.names.items()}, expected
+
+
+def disk_with(files):
+    disk = FaultyFiles()
+    disk.dirs.add("/log")
+    for path, content in files.items():
+        file = disk.open(path, create=True)
+        file.append(content)
+        file.fdatasync()
+    return disk
+
+
+FUZZ = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@FUZZ
+@given(which=st.integers(0, 10), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_is_refused_or_harmless(which, where, bit):
+    files, expected = pristine()
+    disk = disk_with(files)
+    path = sorted(files)[which % len(files)]
+    disk.flip(path, int(where * len(files[path])), bit)
+    try:
+        log = Log.open("/log", SMALL, disk)
+    except CorruptLogError:
+        return
+    assert (contents(log), log.hard_state) == expected
+
+
+@FUZZ
+@given(
+    which=st.integers(0, 10),
+    start=st.floats(0, 1, exclude_max=True),
+    junk=st.binary(max_size=200),
+    cut=st.booleans(),
+)
+def test_junk_over_a_segment_is_never_taken_for_entries(which, start, junk, cut):
+    files, (entries, hard_state) = pristine()
+    path = sorted(files)[which % len(files)]
+    offset = int(start * len(files[path]))
+    content = files[path][:offset] + junk + (b"" if cut else files[path][offset + len(junk) :])
+    disk = disk_with({**files, path: content})
+    try:
+        log = Log.open("/log", SMALL, disk)
+    except CorruptLogError:
+        return
+    found = contents(log)
+    assert found == entries[: len(found)]
+    assert log.hard_state in (hard_state, (0, None))
+    if not cut:
+        assert len(found) == len(entries)
+
+
+@FUZZ
+@given(junk=st.binary(max_size=300), number=st.integers(0, 2**64 - 1))
+def test_decoders_take_any_bytes(junk, number):
+    view = memoryview(junk)
+    assert decode_at(view, 0, marker_of(number)) is None
+    with pytest.raises(CorruptLogError):
+        decode_segment_header(view, "file", number)
+    with pytest.raises(CorruptLogError):
+        decode_segment_header(junk.ljust(DATA_START, b"\0"), "file", number)
+
+
+@FUZZ
+@given(stored=st.binary(max_size=100), raw=st.integers(0, 2**32 - 1))
+def test_a_compressed_body_is_never_expanded_beyond_what_it_can_hold(stored, raw):
+    record_bytes = encode_header(5, 0, ENTRY, FLAG_LZ4, 1, 1, stored, raw) + stored
+    record = decode_at(memoryview(record_bytes), 0, 5)
+    assert record is not None
+    assert record.end == HEADER_BYTES + len(stored)
+    with contextlib.suppress(ValueError):
+        assert len(body_of(memoryview(record_bytes), record)) == raw
+
+
+def test_os_files_write_more_buffers_than_one_call_takes(tmp_path):
+    files = OsFiles()
+    file = files.open(str(tmp_path / "f"), create=True)
+    buffers = [bytes([number % 251]) * (number % 7) for number in range(3000)]
+    file.pwrite(buffers, 5, sync=True)
+    assert file.pread(1 << 20, 5) == b"".join(buffers)
+    file.truncate(3)
+    file.append(b"end")
+    assert file.pread(100, 0) == bytes(3) + b"end"
+    file.close()
+    file.close()
