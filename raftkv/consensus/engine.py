@@ -15,6 +15,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raftkv.consensus.seams import NullPoller
+from raftkv.replicator import Role
 
 if TYPE_CHECKING:
     from raftkv.consensus.journal import JournalAdapter
@@ -26,6 +27,9 @@ REGULAR: Final = 0
 
 NEVER_S: Final = 1e9
 """The engine's own election timer must never fire: the election guard decides."""
+
+_ROLES: Final[tuple[Role, ...]] = ("follower", "candidate", "leader")
+"""By the engine's number of a state."""
 
 Deliver = dict[str, Any]
 
@@ -135,7 +139,6 @@ class Engine(SyncObj):  # type: ignore[misc] -- pysyncobj ships no types
         leader = self._getLeader()
         return "" if leader is None else str(leader.id)
 
-    @property
-    def role(self) -> str:
+    def role(self) -> Role:
         """leader, follower or candidate."""
-        return ("follower", "candidate", "leader")[self.getStatus()["state"]]
+        return _ROLES[self.getStatus()["state"]]

@@ -16,7 +16,7 @@ from raftkv.consensus.messages import Application, Message
 from raftkv.consensus.replica import Compaction, Machine, Replica
 from raftkv.consensus.snapshots import Store, Writer
 from raftkv.errors import NoLeaderError, RaftKVError
-from raftkv.replicator import Applied, PeerStatus, ReadReady, ReplicationStatus, Role
+from raftkv.replicator import Applied, PeerStatus, ReadReady, ReplicationStatus
 
 TICKS_PER_HEARTBEAT: Final = 5
 COMMIT_NOTICE_S: Final = 0.002
@@ -83,6 +83,7 @@ class RaftNode:
         self.replica.on_leader_change = self._on_leader_change
         self.replica.snapshots.on_written = self._on_snapshot
         self.on_leader_change: list[Callable[[str], None]] = []
+        self.on_link: list[Callable[[str, bool], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick_scheduled = False
         self._commit_timer: asyncio.TimerHandle | None = None
@@ -97,8 +98,8 @@ class RaftNode:
         self._loop = loop = asyncio.get_running_loop()
         durable: Callable[[int], Any] = lambda _sequence: loop.call_soon_threadsafe(self._on_durable)  # noqa: E731
         failed: Callable[[Exception], Any] = lambda _error: loop.call_soon_threadsafe(self._tick)  # noqa: E731
-        self.replica.tick()
         self._log.start_committer(durable, failed)
+        self.replica.tick()
         await self.links.start(*self._listen)
         self._on_timer()
 
@@ -158,6 +159,8 @@ class RaftNode:
             self.replica.replication.link_up(peer)
         else:
             self.replica.replication.link_down(peer)
+        for listener in self.on_link:
+            listener(peer, up)
         self._schedule_tick()
 
     def _on_durable(self) -> None:
@@ -203,11 +206,10 @@ class RaftNode:
     def status(self) -> ReplicationStatus:
         replica = self.replica
         core, log = replica.core, replica.core.log
-        role: Role = core.engine.role
         return ReplicationStatus(
             node_id=self.me.node_id,
             cluster_id=self.me.cluster_id,
-            role=role,
+            role=core.engine.role(),
             leader_id="" if core.halted else core.engine.leader_id,
             term=core.term,
             commit_index=int(core.engine.raftCommitIndex),

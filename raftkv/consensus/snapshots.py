@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from pysyncobj.config import SERIALIZER_STATE
 
+from persistence.snapshots import EXTRA_BYTES_MAX, snapshot_name
 from raftkv.consensus.core import Core
 from raftkv.consensus.messages import Entry, SnapshotAck, SnapshotChunk
 from raftkv.consensus.replication import Replication
@@ -157,6 +158,9 @@ class Snapshots:
     def serialize(self, data: tuple[None, Entry, Entry, object], compact_to: int) -> None:
         """The engine wants a snapshot that ends with the entry ``data[1]``."""
         payload, index, term = data[1]
+        if len(payload) > EXTRA_BYTES_MAX:
+            self._core.count("snapshots_postponed")  # the entry itself must fit into the snapshot's header
+            return
         self._requested = False
         self._writing = (index, compact_to)
         self._writer.start(index, term, payload, self._dump)
@@ -277,7 +281,9 @@ class Snapshots:
         if self._incoming is None or self._incoming_key != key:
             if self._incoming is not None:
                 self._incoming.abort()
-            self._incoming = self._store.receive(f"{message.index}-{message.last_term}", message.total_bytes)
+            self._incoming = self._store.receive(
+                snapshot_name(message.index, message.last_term), message.total_bytes
+            )
             self._incoming_key = key
         return self._incoming
 

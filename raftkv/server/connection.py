@@ -1,0 +1,421 @@
+"""One client connection: bytes in, replies out, in order.
+
+Commands run in the order in which they were sent, and each sees what those before it did. To be fast as well, whole
+pipelines travel as one ticket: all reads, or all data commands with a write among them (those go through the log
+together, reads too, so that a mixed pipeline costs one round trip). Everything else is stepped through one by one:
+commands of the connection itself, transactions, clients that are not plain (no AUTH yet, replies switched off).
+
+Bounds: reading stops while TICKETS_MAX pieces of work wait; a client that does not read its replies is disconnected at
+``client_output_buffer_limit``; what may be declared and left unfinished is the parser's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from raftkv.commands.registry import Argv, Command, lookup
+from raftkv.errors import AuthError, RaftKVError
+from raftkv.protocol.encoder import encode, encode_many
+from raftkv.protocol.parser import Limits, RequestParser
+from raftkv.protocol.replies import QUEUED, Reply
+from raftkv.server import flow
+from raftkv.server.state import Client, ServerContext
+from raftkv.server.tickets import Ticket
+
+if TYPE_CHECKING:
+    from raftkv.server.node import ServerNode
+
+TICKETS_MAX: Final = 64
+"""Tickets and unparsed-on chunks of one connection; reading stops at this many and goes on below half."""
+
+READ: Final = 1
+WRITE: Final = 2
+
+_IMMEDIATE: Final = frozenset({"EXEC", "DISCARD", "MULTI", "WATCH", "RESET", "QUIT", "RAFT.SESSION RUN"})
+"""Commands that are not queued inside MULTI."""
+
+
+class Connection(asyncio.Protocol):
+    """Implements asyncio.Protocol for one accepted socket."""
+
+    __slots__ = (
+        "_backlog", "_blocked", "_kind", "_locked", "_node", "_parser", "_reading", "_task", "_tickets", "_transport", "client",
+        "context", "plain",
+    )  # fmt: skip
+
+    def __init__(self, node: ServerNode) -> None:
+        self._node = node
+        settings = node.settings
+        self._parser = RequestParser(
+            Limits(
+                bulk=settings.proto_max_bulk_len,
+                query_buffer=settings.client_query_buffer_limit,
+                unauthenticated=bool(settings.requirepass),
+            )
+        )
+        self._tickets: deque[_ConnectionTicket] = deque()
+        self._kind = 0
+        self._backlog: deque[tuple[list[Argv], bytes | None]] = deque()
+        self._blocked = False
+        self._locked = bool(settings.requirepass)
+        self._reading = True
+        self._task: asyncio.Task[None] | None = None
+        self.plain = True
+
+    # ------------------------------------------------------------ asyncio
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        node = self._node
+        raw: socket.socket | None = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport.set_write_buffer_limits(high=node.settings.client_output_buffer_limit)
+        now = node.clock.monotonic()
+        self.client = Client(
+            id=node.clients.next_id(),
+            address=_address(transport.get_extra_info("peername")),
+            local_address=_address(transport.get_extra_info("sockname")),
+            created=now,
+            close=self.close,
+            write=self.write,
+            buffers=self._buffers,
+            authenticated=not node.settings.requirepass,
+            last_interaction=now,
+        )
+        self.context = ServerContext(node, self.client)
+        if node.clients.count >= node.settings.maxclients:
+            node.clients.reject()
+            self.write(b"-ERR max number of clients reached\r\n")
+            self._transport.close()
+            return
+        node.clients.add(self.client)
+        self._judge()
+
+    def data_received(self, data: bytes) -> None:
+        node, client = self._node, self.client
+        node.metrics.bytes_in += len(data)
+        parser = self._parser
+        commands = parser.feed(data)
+        if commands and not client.closing:
+            client.commands += len(commands)
+            client.last_interaction = node.clock.monotonic()
+            raw = data if parser.aligned else None
+            if self._blocked or self._backlog:
+                self._backlog.append((commands, raw))
+            else:
+                self._run(commands, raw)
+            if self._reading and len(self._tickets) + len(self._backlog) >= TICKETS_MAX:
+                self._reading = False
+                self._transport.pause_reading()
+        if parser.error is not None and not client.closing:
+            self._backlog.append(([], None))  # answered when everything before it is
+            self._pump()
+
+    def pause_writing(self) -> None:
+        """The client does not read: its replies must not fill our memory."""
+        self._node.metrics.slow_readers_closed += 1
+        self._node.log.warning("slow reader disconnected", client=self.client.address, id=self.client.id)
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        client = self.client
+        client.closing = True
+        self._backlog.clear()
+        if self._task is not None:
+            self._task.cancel()
+        self._node.clients.remove(client)
+
+    def eof_received(self) -> bool:
+        """Half-closed: what was sent is still answered (``printf ... | nc``), then the connection ends."""
+        if not self._tickets and not self._backlog and not self._blocked:
+            return False
+        self.client.closing = True
+        return True
+
+    # ------------------------------------------------------------ out
+    def write(self, data: bytes) -> None:
+        """Send bytes that are RESP already."""
+        if not self._transport.is_closing():
+            self._node.metrics.bytes_out += len(data)
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Flush what is buffered, then close."""
+        self.client.closing = True
+        self._transport.close()
+
+    def reply(self, value: Reply) -> None:
+        """Answer one stepped command, unless CLIENT REPLY says not to."""
+        client = self.client
+        if isinstance(value, RaftKVError):
+            self._node.metrics.error(value.code)
+        if client.reply_skip:
+            client.reply_skip -= 1
+            self._judge()
+        elif client.reply_on:
+            self.write(encode(value, client.proto))
+
+    def _buffers(self) -> tuple[int, int]:
+        return self._parser.buffered, self._transport.get_write_buffer_size()
+
+    # ------------------------------------------------------------ pipelines
+    def _judge(self) -> None:
+        """Whether pipelines of this client may take the short way."""
+        client = self.client
+        self.plain = (
+            client.authenticated and client.transaction is None and client.reply_on and not client.reply_skip
+        )
+
+    def _run(self, commands: list[Argv], raw: bytes | None) -> None:
+        if self.plain and not self._node.detour:
+            names = {argv[0] for argv in commands}
+            kind = self._node.classify(names)
+            if kind:
+                if self._tickets and kind != self._kind:
+                    self._block(commands, raw)
+                else:
+                    self._start(kind, commands, raw, names)
+                return
+        self._step(commands)
+
+    def _start(self, kind: int, commands: list[Argv], raw: bytes | None, names: set[bytes], *, mute: bool = False) -> None:
+        self._kind = kind
+        ticket = _ConnectionTicket(self, commands, raw, names, self.client.last_interaction, mute=mute)
+        self._tickets.append(ticket)
+        if kind == READ:
+            self._node.reader.add(ticket)
+        else:
+            self._node.forwarder.submit(ticket)
+
+    def completed(self, ticket: _ConnectionTicket) -> None:
+        """A ticket has its replies: send all that are next in order."""
+        tickets = self._tickets
+        if self._transport.is_closing():
+            return
+        if tickets[0] is not ticket:
+            return
+        while tickets and tickets[0].reply is not None:
+            done = tickets.popleft()
+            if not done.mute:
+                self._node.metrics.bytes_out += len(done.reply or b"")
+                self._transport.write(done.reply or b"")
+        if not tickets:
+            self._blocked = False
+            self._pump()
+        if not self._reading and len(tickets) + len(self._backlog) < TICKETS_MAX // 2:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _block(self, commands: list[Argv], raw: bytes | None) -> None:
+        """Go on with ``commands`` when what is under way is answered."""
+        self._backlog.appendleft((commands, raw))
+        self._blocked = True
+
+    def resume(self) -> None:
+        """What blocked is over."""
+        self._blocked = False
+        self._pump()
+
+    def _pump(self) -> None:
+        backlog = self._backlog
+        while backlog and not self._blocked:
+            commands, raw = backlog.popleft()
+            if commands:
+                self._run(commands, raw)
+            elif self._tickets:
+                self._block(commands, raw)
+            else:
+                self._protocol_error()
+        if self.client.closing and not (backlog or self._tickets or self._blocked):
+            self._transport.close()
+
+    def _protocol_error(self) -> None:
+        error = self._parser.error
+        self._node.metrics.protocol_errors += 1
+        if error is not None:
+            self.write(encode(error, 2))
+        self.close()
+
+    # ------------------------------------------------------------ one by one
+    def _step(self, commands: list[Argv]) -> None:
+        at = 0
+        while at < len(commands) and not self.client.closing:
+            if self._blocked:
+                self._backlog.appendleft((commands[at:], None))
+                return
+            argv = commands[at]
+            try:
+                command = lookup(argv)
+                self._check(command)
+            except RaftKVError as error:
+                if self._tickets:
+                    self._block(commands[at:], None)
+                    return
+                self._refuse(argv, error)
+                at += 1
+                continue
+            if command.scope == "data" and self.client.transaction is None:
+                count = self._start_data(command, commands, at)
+                if not count:
+                    return
+                at += count
+                continue
+            if self._tickets or self._node.holds(self, command):
+                self._block(commands[at:], None)
+                return
+            at += 1
+            self._execute(command, argv)
+
+    def _check(self, command: Command) -> None:
+        if not self.client.authenticated and "no_auth" not in command.flags:
+            raise AuthError("Authentication required.")
+
+    def _refuse(self, argv: Argv, error: RaftKVError) -> None:
+        """A command that cannot run; inside MULTI it spoils the transaction."""
+        self._node.count_rejected(argv)
+        if self.client.transaction is not None:
+            self.client.transaction_failed = True
+        self.reply(error)
+
+    def _start_data(self, command: Command, commands: list[Argv], at: int) -> int:
+        """Start the commands from ``at`` on that fit into one ticket; 0 when they have to wait."""
+        if self._node.holds(self, command):
+            self._block(commands[at:], None)
+            return 0
+        kind = WRITE if command.write else READ
+        if self._tickets and kind != self._kind:
+            self._block(commands[at:], None)
+            return 0
+        moved = self._node.moved(command, commands[at])
+        if moved is not None:
+            if self._tickets:
+                self._block(commands[at:], None)
+                return 0
+            self._node.metrics.commands_moved += 1
+            self.reply(moved)
+            return 1
+        end = at + 1
+        client = self.client
+        if self.plain and not self._node.detour:
+            while end < len(commands) and self._node.classify({commands[end][0]}) == kind:
+                end += 1
+        mute = not client.reply_on or client.reply_skip > 0
+        if client.reply_skip:
+            client.reply_skip -= 1
+            self._judge()
+        part = commands[at:end]
+        self._start(kind, part, None, {argv[0] for argv in part}, mute=mute)
+        return end - at
+
+    def _execute(self, command: Command, argv: Argv) -> None:
+        client, node = self.client, self._node
+        client.last_command = command.full_name.lower().replace(" ", "|")
+        if client.transaction is not None and command.full_name not in _IMMEDIATE:
+            client.transaction.append(argv)
+            self.reply(QUEUED)
+            return
+        started = node.clock.monotonic()
+        try:
+            special = flow.SPECIAL.get(command.full_name)
+            result = command.function(self.context, argv) if special is None else special(self, argv)
+        except RaftKVError as error:
+            result = error
+        if isinstance(result, Awaitable):
+            self._blocked = True
+            self._task = asyncio.ensure_future(self._finish_later(command, argv, started, result))
+        elif result is not flow.PENDING:
+            self.finish(command, argv, started, result)
+
+    async def _finish_later(self, command: Command, argv: Argv, started: float, result: Awaitable[Reply]) -> None:
+        try:
+            value: Reply = await result
+        except RaftKVError as error:
+            value = error
+        self._task = None
+        self.finish(command, argv, started, value)
+        self.resume()
+
+    def finish(self, command: Command, argv: Argv, started: float, value: Reply) -> None:
+        """Count and answer a stepped command."""
+        node = self._node
+        node.count(command, argv, started, value, self.client)
+        self.reply(value)
+        self._judge()
+        if self._locked and self.client.authenticated:
+            self._unlock()
+        if command.full_name == "QUIT":
+            self.close()
+
+    def _unlock(self) -> None:
+        """AUTH succeeded: what came behind it in the same packet may be larger than was allowed before."""
+        self._locked = False
+        self._parser.authenticated()
+        held_back = self._parser.feed(b"")
+        if held_back:
+            self._backlog.append((held_back, None))
+
+    def wait(self) -> None:
+        """A special command goes on in a callback, which calls :meth:`finish` and :meth:`resume`."""
+        self._blocked = True
+
+    @property
+    def node(self) -> ServerNode:
+        """The node that this connection belongs to."""
+        return self._node
+
+
+class _ConnectionTicket(Ticket):
+    """Commands of one pipeline of one connection."""
+
+    __slots__ = ("_connection", "mute", "names", "reply", "started")
+
+    def __init__(
+        self,
+        connection: Connection,
+        commands: list[Argv],
+        raw: bytes | None,
+        names: set[bytes],
+        started: float,
+        *,
+        mute: bool,
+    ) -> None:
+        super().__init__(commands, raw, connection.client.db)
+        self._connection = connection
+        self.names = names
+        self.started = started
+        self.mute = mute
+        self.reply: bytes | None = None
+
+    @property
+    def proto(self) -> int:
+        return self._connection.client.proto
+
+    @property
+    def client(self) -> Client:
+        """Who asked."""
+        return self._connection.client
+
+    def answer(self, replies: Sequence[Reply]) -> None:
+        connection = self._connection
+        self.reply = reply = encode_many(replies, connection.client.proto)
+        connection.node.account(self, replies, reply)
+        connection.completed(self)
+
+    def answer_raw(self, replies: bytes) -> None:
+        self.reply = replies
+        self._connection.node.account(self, None, replies)
+        self._connection.completed(self)
+
+    def fail(self, error: RaftKVError) -> None:
+        self.answer([error] * len(self.commands))
+
+
+def _address(name: Any) -> str:
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(name or "?:0")
