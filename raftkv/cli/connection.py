@@ -9,6 +9,7 @@ from raftkv.cli.resp import ErrorText, Map, Parser, Push, Value, encode
 from raftkv.errors import RaftKVError
 
 RECEIVE_SIZE: Final = 1024 * 1024
+CONNECT_TIMEOUT_S: Final = 5.0
 
 
 class ReplyError(RaftKVError):
@@ -20,10 +21,14 @@ class ReplyError(RaftKVError):
 
 
 class Connection:
-    """Send a command, read its reply. Raises OSError (refused, timed out, closed) and ProtocolError."""
+    """Send a command, read its reply. Raises OSError (refused, timed out, closed) and ProtocolError.
+
+    ``timeout_s`` bounds each wait for bytes; None waits as long as the server takes.
+    """
 
     def __init__(self, host: str, port: int, *, timeout_s: float | None = None) -> None:
-        self._socket = socket.create_connection((host, port), timeout_s)
+        self._socket = socket.create_connection((host, port), timeout_s or CONNECT_TIMEOUT_S)
+        self._socket.settimeout(timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._parser = Parser()
 
@@ -36,6 +41,10 @@ class Connection:
     def close(self) -> None:
         """Close the socket; closing twice does nothing."""
         self._socket.close()
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._socket.fileno()
 
     def send(self, data: bytes) -> None:
         """Write bytes that are already RESP or inline commands."""

@@ -5,15 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from dataclasses import replace
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from raftkv.config import SETTINGS, Setting, load
 from raftkv.config_values import YesNo
 from raftkv.errors import ConfigError, RaftKVError
+
+if TYPE_CHECKING:
+    from raftkv.cli.shell import Shell
 
 EXIT_CONFIG: Final = 2
 """A setting is wrong, or a node could not start: starting it again will not help."""
@@ -136,3 +141,124 @@ def _dev(
         password=settings.requirepass.reveal(),
     )
     raise typer.Exit(cluster.run())
+
+
+# --------------------------------------------------------------------------- cli
+class OutputFormat(StrEnum):
+    """What ``--format`` takes."""
+
+    RAW = "raw"
+    JSON = "json"
+    TABLE = "table"
+    PRETTY = "pretty"
+
+
+@app.command("cli", context_settings={"allow_interspersed_args": False})
+def _cli(
+    command: Annotated[list[str] | None, typer.Argument(help="A command; without one, a prompt.")] = None,
+    port: Annotated[int, typer.Option("--port", "-p", help="Port of any node.")] = 7379,
+    host: Annotated[str, typer.Option("--host", "-h", help="Host of any node.")] = "127.0.0.1",
+    password: Annotated[
+        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
+    ] = "",
+    user: Annotated[str, typer.Option("--user", help="User, if not the default one.", show_default=False)] = "",
+    database: Annotated[int, typer.Option("--db", "-n", help="Database.")] = 0,
+    style: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="Default: as redis-cli on a terminal (pretty), raw in a pipe."),
+    ] = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", help="Commands, one a line; - is standard input.")] = None,
+    pipe: Annotated[bool, typer.Option("--pipe", help="Mass insertion: RESP or lines from standard input.")] = False,
+    pipe_timeout: Annotated[float, typer.Option("--pipe-timeout", help="Give up after this silence, seconds.")] = 30.0,
+    resp3: Annotated[bool | None, typer.Option("--resp3/--resp2", "-3/-2", help="Default: 3 for json, table.")] = None,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; also NO_COLOR.")] = False,
+) -> None:
+    """Send commands: a prompt with completion and hints, or arguments, a file, a pipe.
+
+    Exit code 1 when a reply is an error. Options stand before the command.
+    """
+    from raftkv.cli.shell import Options, Shell, run_prompt
+
+    terminal = sys.stdout.isatty()
+    chosen = style or (OutputFormat.PRETTY if terminal else OutputFormat.RAW)
+    wide = chosen in (OutputFormat.JSON, OutputFormat.TABLE) if resp3 is None else resp3
+    options = Options(
+        host, port, user=user, password=password, database=database, resp3=wide, style=chosen.value,
+        color=terminal and not no_color and not os.environ.get("NO_COLOR"),
+    )  # fmt: skip
+    shell = Shell(options, sys.stdout.buffer)
+    try:
+        if pipe:
+            raise typer.Exit(_pipe(shell, pipe_timeout))
+        if command:
+            shell.execute([os.fsencode(word) for word in command])
+        elif file not in (None, "-"):
+            with Path(str(file)).open(encoding="utf-8", errors="surrogateescape") as lines:
+                shell.execute_lines(lines)
+        elif file == "-" or not sys.stdin.isatty():
+            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # it is a TextIOWrapper
+            shell.execute_lines(sys.stdin)
+        else:
+            raise typer.Exit(run_prompt(shell))
+    except RaftKVError as error:
+        print(f"raftkv cli: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        print(f"raftkv cli: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    finally:
+        shell.close()
+    raise typer.Exit(1 if shell.failures else 0)
+
+
+def _pipe(shell: Shell, timeout_s: float) -> int:
+    from raftkv.cli.pipe import pump
+
+    outcome = pump(shell.connect().fileno(), sys.stdin.fileno(), timeout_s=timeout_s)
+    for text in outcome.first_errors:
+        print(text, file=sys.stderr)
+    print(f"errors: {outcome.errors}, replies: {outcome.replies}")
+    if outcome.problem:
+        print(f"raftkv cli: {outcome.problem}; what was sent may have taken effect", file=sys.stderr)
+    return 1 if outcome.errors or outcome.problem else 0
+
+
+# ------------------------------------------------------------------------- bench
+@app.command("bench")
+def _bench(
+    workloads: Annotated[str, typer.Option("--workload", "-t", help="Some of them, separated by commas.")] = "set,get",
+    host: Annotated[str, typer.Option("--host", "-h", help="Host of any node.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", help="Port of any node; the leader's is the fastest.")] = 7379,
+    password: Annotated[
+        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
+    ] = "",
+    clients: Annotated[int, typer.Option("--clients", "-c", help="Connections.")] = 50,
+    pipeline: Annotated[int, typer.Option("--pipeline", "-P", help="Commands in flight on each.")] = 1,
+    requests: Annotated[int, typer.Option("--requests", "-n", help="Commands of each workload.")] = 100_000,
+    seconds: Annotated[float, typer.Option("--seconds", help="Stop sending after this time; 0: after -n.")] = 0.0,
+    size: Annotated[int, typer.Option("--size", "-d", help="Bytes of a value.")] = 64,
+    keyspace: Annotated[int, typer.Option("--keyspace", "-r", help="Different keys.")] = 100_000,
+    processes: Annotated[int, typer.Option("--processes", help="Processes that share the clients.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the keys' random choice.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a workload.")] = False,
+) -> None:
+    """Put load on a cluster: throughput, latency percentiles and errors by kind of each command.
+
+    It is written in Python and says how busy it was itself; benchmarks/ has one in C.
+    """
+    from raftkv.cli import bench
+
+    names = [name for name in workloads.split(",") if name]
+    plan = bench.Plan(host, port, names[0] if names else "", clients, pipeline, requests, seconds, size, keyspace, seed, password)  # fmt: skip
+    bench.check(plan, names, processes)
+    rows = []
+    try:
+        for name in names:
+            result = bench.run_workload(replace(plan, workload=name), processes)
+            rows.append(bench.summary(name, result, processes))
+    except RaftKVError as error:
+        print(f"raftkv bench: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(bench.report(rows, as_json=as_json))
+    failed = any(row["errors"] or not row["commands"] for row in rows)
+    raise typer.Exit(1 if failed else 0)

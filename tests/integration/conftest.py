@@ -219,11 +219,13 @@ CLUSTERS: pytest.StashKey[list[Cluster]] = pytest.StashKey()
 @pytest.fixture
 def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]]:
     """Starts clusters that end with the test: ``make_cluster(nodes=1, fsync="no", wait=False)``."""
-    made: list[Cluster] = request.node.stash.setdefault(CLUSTERS, [])
+    made: list[Cluster] = []
+    shown = request.node.stash.setdefault(CLUSTERS, [])
 
     def make(nodes: int = 3, *, wait: bool = True, **settings: object) -> Cluster:
         cluster = Cluster(tmp_path / f"cluster{len(made) + 1}", nodes, **settings)
         made.append(cluster)
+        shown.append(cluster)
         cluster.start_all()
         if wait:
             cluster.wait_ready()
