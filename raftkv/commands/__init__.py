@@ -14,6 +14,24 @@ from raftkv.commands import scan as _scan
 from raftkv.commands import scripts as _scripts
 from raftkv.commands import sets as _sets
 from raftkv.commands import strings as _strings
+from raftkv.commands import zset_algebra as _zset_algebra
+from raftkv.commands import zset_ranges as _zset_ranges
+from raftkv.commands import zsets as _zsets
 
 __all__: list[str] = []
-_LOADED = (_counters, _expiry, _hashes, _introspection, _keys, _lcs, _lists, _scan, _scripts, _sets, _strings)
+_LOADED = (
+    _counters,
+    _expiry,
+    _hashes,
+    _introspection,
+    _keys,
+    _lcs,
+    _lists,
+    _scan,
+    _scripts,
+    _sets,
+    _strings,
+    _zset_algebra,
+    _zset_ranges,
+    _zsets,
+)
