@@ -36,7 +36,7 @@ class Member:
     peer_port: int
     http_port: int
     directory: Path
-    """Its data; also holds ``pid`` and ``log``."""
+    """Holds ``data``, ``pid`` and ``log``."""
 
     @property
     def node_id(self) -> str:
@@ -51,6 +51,11 @@ class Member:
         return self.client_port, self.peer_port, self.http_port
 
     @property
+    def data(self) -> Path:
+        """What the node itself writes; a directory of its own, because it refuses one that holds other files."""
+        return self.directory / "data"
+
+    @property
     def log(self) -> Path:
         """Standard output and error of the process, appended to by every start."""
         return self.directory / "log"
@@ -61,7 +66,7 @@ class Member:
 
 
 def fixed_layout(count: int, port: int, data: Path) -> list[Member]:
-    """Node i (1-based): clients at port+i-1, peers at port+10000+i-1, HTTP at port+1000+i-1, data in data/node<i>.
+    """Node i (1-based): clients at port+i-1, peers at port+10000+i-1, HTTP at port+1000+i-1, its files in data/node<i>.
 
     Raises ConfigError when the ports do not fit.
     """
@@ -119,7 +124,7 @@ def server_command(member: Member, members: Sequence[Member], extra: Sequence[st
     return [
         sys.executable, "-m", "raftkv", "server", "--id", member.node_id,
         "--listen", f"{LOOPBACK}:{member.client_port}", "--peer-listen", f"{LOOPBACK}:{member.peer_port}",
-        "--http-listen", f"{LOOPBACK}:{member.http_port}", "--peers", peers, "--data", str(member.directory), *extra,
+        "--http-listen", f"{LOOPBACK}:{member.http_port}", "--peers", peers, "--data", str(member.data), *extra,
     ]  # fmt: skip
 
 
