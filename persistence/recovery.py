@@ -25,6 +25,7 @@ from persistence.records import (
     COMPACT,
     ENTRY,
     HARD_STATE,
+    HEADER_BYTES,
     MARK,
     TRUNCATE,
     Record,
@@ -71,7 +72,8 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
     """Bring the log in ``directory`` (which exists) back. Raises CorruptLogError or OSError."""
     names = files.listdir(directory)
     numbers = sorted(number for name in names if (number := segment_number(name)) is not None)
-    spares.adopt(names)
+    # In a new log numbers begin anew: a spare from an older one could hold records under the same number.
+    spares.adopt(names, keep=bool(numbers))
     if not numbers:
         if spares.wanted:
             spares.prepare()
@@ -200,9 +202,6 @@ class Replay:
             self._positions.clear()
         elif kind == COMPACT:
             self._positions.compact_to(index)
-        if kind in (TRUNCATE, CLEAR):
-            for earlier in self._segments:
-                earlier.index_max = min(earlier.index_max, index - 1) if kind == TRUNCATE else 0
 
     def close(self) -> None:
         """Give up: close the files of the segments seen so far."""
@@ -234,7 +233,7 @@ def _settle_tail(newest: Scanned) -> int:
         # A later record that survived the tear would be taken for live once a new record ended where it begins.
         _wipe(file, end, len(newest.content))
     file.fdatasync()
-    return traces[-1] + len(newest.segment.marker.to_bytes(4, "little")) - end if traces else 0
+    return min(len(newest.content), traces[-1] + HEADER_BYTES) - end if traces else 0
 
 
 def _wipe(file: File, start: int, end: int) -> None:

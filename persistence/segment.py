@@ -51,7 +51,7 @@ class Segment:
     file: File
     end: int = DATA_START
     index_max: int = 0
-    """Highest index of a live entry in it; 0 when none."""
+    """Index of its last entry, 0 without one: never lower than that of any entry in it that is still alive."""
     marker: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ CHUNK_BYTES = 256 << 10
 """Compressed bytes in a chunk, except the last."""
 CHUNK_BYTES_MAX = 4 << 20
 """A declared chunk above it is damage, and is never allocated."""
-EXTRA_BYTES_MAX = 16 << 20
+EXTRA_BYTES_MAX = 1 << 30
 INPUT_SLICE_BYTES = 1 << 20
 """Content is compressed in pieces of this size, which bounds the memory of one chunk."""
 WINDOW_BYTES_MAX = 128 << 20
@@ -232,7 +232,7 @@ class SnapshotStore:
         """
         for name in self._names():
             info = self._verified.get(name)
-            if info is not None:
+            if info is not None and info.size_bytes == self._size_of(name):  # a child may have written it anew
                 return info
             try:
                 info = _inspect(self.files, join(self.directory, name), name)
@@ -284,6 +284,13 @@ class SnapshotStore:
                 self.damaged.pop(name, None)
             elif name not in self.damaged:
                 kept += 1
+
+    def _size_of(self, name: str) -> int:
+        file = self.files.open_read(join(self.directory, name))
+        try:
+            return file.size()
+        finally:
+            file.close()
 
     def _names(self) -> list[str]:
         """Newest first."""

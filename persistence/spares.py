@@ -30,21 +30,21 @@ class Spares:
         self._ready: list[str] = []
         self._counter = 0
 
-    def adopt(self, names: list[str]) -> None:
-        """Take over what an earlier run left: ready files of the right size are kept, the rest is deleted."""
+    def adopt(self, names: list[str], *, keep: bool) -> None:
+        """Take over what an earlier run left: if ``keep``, ready files of the right size; the rest is deleted."""
         for name in names:
             path = join(self._directory, name)
             if name.endswith(PREPARATION_SUFFIX):
                 self._files.unlink(path)
             elif name.endswith(READY_SUFFIX):
                 self._counter = max(self._counter, _spare_number(name))
-                self._adopt_ready(path)
+                self._adopt_ready(path, keep=keep)
 
-    def _adopt_ready(self, path: str) -> None:
+    def _adopt_ready(self, path: str, *, keep: bool) -> None:
         file = self._files.open_read(path)
         size = file.size()
         file.close()
-        if size == self._segment_bytes and len(self._ready) < SPARES_MAX:
+        if keep and size == self._segment_bytes and len(self._ready) < SPARES_MAX:
             self._ready.append(path)
         else:
             self._files.unlink(path)

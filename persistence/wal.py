@@ -27,6 +27,7 @@ from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, 
 from persistence.files import Files, OsFiles
 from persistence.positions import Position
 from persistence.records import (
+    BODY_BYTES_MAX,
     CLEAR,
     COMPACT,
     ENTRY,
@@ -160,20 +161,29 @@ class Log:
 
     def append(self, index: int, term: int, payload: bytes) -> None:
         """Add an entry. ``index`` is ``last_index + 1``, or any positive number when the log is empty."""
-        if index != self.last_index + 1 or not self.first_index or self.failed is not None or self._closed:
-            self._append_unusual(index)
+        payload_bytes = len(payload)
+        if (
+            index != self.last_index + 1
+            or not self.first_index
+            or payload_bytes > BODY_BYTES_MAX
+            or self.failed is not None
+            or self._closed
+        ):
+            self._append_unusual(index, payload_bytes)
         entry = (payload, index, term)
         self._cache.append(entry)
         self._pending.append(entry)
         self.last_index = index
         self.last_term = term
         self.sequence += 1
-        self._cached_bytes += len(payload) + ENTRY_OVERHEAD_BYTES
+        self._cached_bytes += payload_bytes + ENTRY_OVERHEAD_BYTES
         if self._cached_bytes > self._evict_above:
             self._evict()
 
-    def _append_unusual(self, index: int) -> None:
+    def _append_unusual(self, index: int, payload_bytes: int) -> None:
         self._check_usable()
+        if payload_bytes > BODY_BYTES_MAX:
+            raise OutOfRangeError(f"an entry of {payload_bytes} bytes, {BODY_BYTES_MAX} are the most")
         if self.last_index and index != self.last_index + 1:
             raise OutOfRangeError(f"cannot append entry {index} after entry {self.last_index}")
         if index < 1:

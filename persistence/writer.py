@@ -173,9 +173,6 @@ class LogWriter:
                 self._positions.clear()
             elif kind == COMPACT:
                 self._positions.compact_to(index)
-        if kind in (TRUNCATE, CLEAR):
-            for segment in self.segments:
-                segment.index_max = min(segment.index_max, index - 1) if kind == TRUNCATE else 0
 
     def _first_segment_after(self, kind: int, index: int) -> int:
         """Oldest segment that is needed once the entries below ``index`` (all, for a clear) are gone."""

@@ -119,6 +119,8 @@ def test_a_forked_child_writes_and_the_parent_sees_it(tmp_path):
     assert os.waitpid(pid, 0)[1] == 0
     assert store.newest().index == 2
     assert content_of(store, store.newest()) == noise(1 << 20)
+    again = SnapshotStore(str(tmp_path / "s"))
+    assert save(again, 2, b"the same index, written anew elsewhere") == store.newest()
 
 
 def test_a_damaged_one_is_skipped_with_its_reason_and_survives_no_prune(tmp_path):

@@ -334,6 +334,20 @@ def test_a_segment_under_another_name_is_refused():
         Log.open("/log", SMALL, disk)
 
 
+def test_spares_of_a_log_that_was_deleted_are_not_reused():
+    """They may hold records under the very number that the new log begins with."""
+    disk, (entries, _) = written_log()
+    log = Log.open("/log", SMALL, disk)
+    log.compact_to(entries[-1][1])
+    log.close()
+    assert any(name.endswith(".spare") for name in disk.names)
+    for name in segments_of(disk):
+        disk.unlink(name)
+    with Log.open("/log", LogOptions(16 << 10, preallocate=False), disk) as log:
+        assert log.entry_count == 0
+        assert not any(name.endswith(".spare") for name in disk.names)
+
+
 def test_damage_that_appears_while_the_log_is_open_is_found_by_the_read():
     disk, _ = written_log()
     log = Log.open("/log", LogOptions(16 << 10, cache_bytes=0), disk)

@@ -7,6 +7,7 @@ some number left it in, and that number is at least the highest that was acknowl
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import importlib.util
 import pathlib
@@ -157,6 +158,10 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 2**32))
     def power_cut(self, seed):
+        for other_seed in range(seed, seed + 4):  # what else could have survived
+            disk = copy.deepcopy(self.disk)
+            disk.power_cut(other_seed)
+            assert state_of(Log.open(DIRECTORY, self.options, disk)) in self.states[self.on_disk :]
         self.disk.power_cut(seed)
         self.reopen(self.states[self.on_disk :])
 
@@ -208,9 +213,21 @@ class LogMachine(RuleBasedStateMachine):
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 TestLogMachine = LogMachine.TestCase
+
+
+def test_a_sync_covers_what_an_unfinished_round_wrote():
+    for seed in range(20):
+        disk = FaultyFiles()
+        log = Log.open(DIRECTORY, OPTIONS, disk)
+        log.append(1, 1, b"written, not synced")
+        log.begin_sync()
+        log.append(2, 1, b"written and synced with it")
+        log.sync()
+        disk.power_cut(seed)
+        assert Log.open(DIRECTORY, OPTIONS, disk).last_index == 2
 
 
 def workload(log: Log, states: list) -> None:
