@@ -30,6 +30,10 @@ APPEND_BYTES_MAX: Final = 4 * 1024 * 1024
 """One append carries at most so much (or one larger entry)."""
 
 
+FIRST_SENT: Final = 2
+"""Entry 1 is the engine's own and the same on every node; it is only ever compared with."""
+
+
 @dataclass(slots=True)
 class Progress:
     """What the leader knows of one follower, in one term."""
@@ -50,7 +54,7 @@ class Progress:
 
     def restart(self, next_index: int) -> None:
         """Forget what is in flight and probe from ``next_index``."""
-        self.next_index = max(next_index, self.match_index + 1)
+        self.next_index = max(next_index, self.match_index + 1, FIRST_SENT)
         self.probing = True
         self.probe_sent = -1e9
         self.in_flight.clear()
@@ -73,8 +77,10 @@ class Replication:
     def link_up(self, peer: str) -> None:
         """Whatever was in flight may be lost."""
         self._down.discard(peer)
-        if peer in self.progress:
-            self.progress[peer].restart(self.progress[peer].match_index + 1)
+        progress = self.progress.get(peer)
+        if progress is not None:
+            # Without a match the guess stays: going back to the beginning would ask for a snapshot.
+            progress.restart(progress.match_index + 1 if progress.match_index else progress.next_index)
 
     def link_down(self, peer: str) -> None:
         self._down.add(peer)
