@@ -48,6 +48,31 @@ def test_replies_are_those_of_redis(group: Group, port: int, proto: int) -> None
     _run(group, port, SEEDS, proto)
 
 
+def _sized(prefix: bytes, count: int) -> list[bytes]:
+    return [b"%s%d" % (prefix, number) for number in range(count)]
+
+
+def test_encodings_change_where_redis_changes_them(port: int) -> None:
+    commands = [[b"SET", b"k%d" % length, b"x" * length] for length in (0, 20, 44, 45)]
+    commands += [
+        [b"SET", b"n" + text, text] for text in (b"0", b"-1", b"9223372036854775807", b"9223372036854775808", b"01")
+    ]
+    commands += [[b"SADD", b"ints%d" % count, *_sized(b"", count)] for count in (1, 512, 513)]
+    commands += [[b"SADD", b"words", b"1", b"x"]]
+    for count in (1, 128, 129, 512, 513):
+        pairs = [word for member in _sized(b"m", count) for word in (b"1", member)]
+        commands += [[b"ZADD", b"z%d" % count, *pairs], [b"HSET", b"h%d" % count, *pairs[:-2], b"last", b"x"]]
+    for length in (64, 65):
+        commands += [[b"ZADD", b"zl%d" % length, b"1", b"x" * length], [b"HSET", b"hl%d" % length, b"f", b"x" * length]]
+        commands += [[b"HSET", b"hf%d" % length, b"x" * length, b"v"]]
+    for count in (1, 1000):
+        commands += [[b"RPUSH", b"l%d" % count, *_sized(b"e", count)]]
+    commands += [[b"OBJECT", b"ENCODING", argv[1]] for argv in commands]
+    connection = Connection(port)
+    compare(connection, commands, proto=2, label="encodings")
+    connection.close()
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("proto", [2, 3])
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
