@@ -63,19 +63,21 @@ class Query:
 
     def select(self, zset: ZSet) -> list[tuple[bytes, float]]:
         """Members and scores in the order asked for."""
-        start, stop = self._cut(*span_of(zset, self.wanted, reverse=self.reverse))
-        return zset.slice(start, stop, reverse=self.reverse)
+        return zset.slice(*self._span(zset), reverse=self.reverse)
 
-    def _cut(self, start: int, stop: int) -> tuple[int, int]:
-        """Apply LIMIT to a span; a negative offset skips everything, and ranks know no LIMIT."""
+    def _span(self, zset: ZSet) -> tuple[int, int]:
+        """The span with LIMIT applied; ranks know no LIMIT, and a negative offset skips everything."""
         if isinstance(self.wanted, RankRange):
-            return start, stop
-        length = stop - start
-        skip = self.offset if 0 <= self.offset < length else length
-        take = length - skip if self.limit < 0 else min(self.limit, length - skip)
-        if self.reverse:
-            return stop - skip - take, stop - skip
-        return start + skip, start + skip + take
+            return span_of(zset, self.wanted, reverse=self.reverse)
+        skip = self.offset if 0 <= self.offset < len(zset) else len(zset)
+        if isinstance(self.wanted, LexRange):
+            start, stop = zset.span_of_members(self.wanted, reverse=self.reverse, skip=skip)
+        else:
+            start, stop = zset.span_of_scores(self.wanted)
+            start, stop = (start, max(stop - skip, start)) if self.reverse else (min(start + skip, stop), stop)
+        if 0 <= self.limit < stop - start:
+            return (stop - self.limit, stop) if self.reverse else (start, start + self.limit)
+        return start, stop
 
 
 def span_of(zset: ZSet, wanted: Wanted, *, reverse: bool = False) -> tuple[int, int]:

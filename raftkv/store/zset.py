@@ -414,26 +414,29 @@ class ZSet:
         start = index.rank_of_score(wanted.low, after=wanted.low_open)
         return start, index.rank_of_score(wanted.high, after=not wanted.high_open)
 
-    def span_of_members(self, wanted: LexRange, *, reverse: bool = False) -> tuple[int, int]:
-        """The span of the members that lie in ``wanted``. O(log n) when all scores are equal.
+    def span_of_members(self, wanted: LexRange, *, reverse: bool = False, skip: int = 0) -> tuple[int, int]:
+        """The span of the members that lie in ``wanted``, without the first ``skip`` of them (the last, if ``reverse``).
+
+        O(log n) when all scores are equal.
 
         With different scores the members do not stand in byte order, and Redis calls the answer unspecified.
         Replicas must agree all the same, so it is defined here, in O(n), as what Redis' compact encoding
         answers: the run that begins at the first member not below the range, up to the first above it
-        (``reverse``: the run that ends at the last member not above it, down to the first below it).
+        (``reverse``: the run that ends at the last member not above it, down to the first below it). Skipping is blind
+        there: the run goes on from where it ended, whatever was passed over.
         """
         if wanted.empty or not self._scores:
             return 0, 0
         index = self._ordered()
         score = index.at(0)[1]
         if score != index.at(len(self) - 1)[1]:
-            return _span_of_unordered(list(index.members()), wanted, reverse=reverse)
+            return _span_of_unordered(list(index.members()), wanted, reverse=reverse, skip=skip)
         start, stop = 0, len(self)
         if wanted.low is not None:
             start = index.rank(score, _successor(wanted.low) if wanted.low_open else wanted.low)
         if wanted.high is not None:
             stop = index.rank(score, wanted.high if wanted.high_open else _successor(wanted.high))
-        return start, stop
+        return (start, max(stop - skip, start)) if reverse else (min(start + skip, stop), stop)
 
 
 def _successor(member: bytes) -> bytes:
@@ -441,13 +444,16 @@ def _successor(member: bytes) -> bytes:
     return member + b"\x00"
 
 
-def _span_of_unordered(members: list[bytes], wanted: LexRange, *, reverse: bool) -> tuple[int, int]:
+def _span_of_unordered(members: list[bytes], wanted: LexRange, *, reverse: bool, skip: int) -> tuple[int, int]:
     if not wanted.above_low(members[-1]) or not wanted.below_high(members[0]):
         return 0, 0
     if reverse:
         members.reverse()
     enters, stays = (wanted.below_high, wanted.above_low) if reverse else (wanted.above_low, wanted.below_high)
     count = len(members)
-    first = next((at for at in range(count) if enters(members[at])), count)
+    entry = next((at for at in range(count) if enters(members[at])), count)
+    if entry == count or not stays(members[entry]):
+        return 0, 0
+    first = min(entry + skip, count)
     end = next((at for at in range(first, count) if not stays(members[at])), count)
     return (count - end, count - first) if reverse else (first, end)

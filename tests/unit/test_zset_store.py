@@ -147,17 +147,20 @@ class TestAgainstSorting(AgainstSorting.TestCase):
         """Run with chunks that split and join."""
 
 
-@given(members=st.sets(MEMBERS, max_size=40), wanted=LEX_RANGES, reverse=st.booleans())
+@given(members=st.sets(MEMBERS, max_size=40), wanted=LEX_RANGES, reverse=st.booleans(), skip=st.integers(0, 50))
 @settings(deadline=None, max_examples=150)
-def test_lexical_range_of_one_score(members: set[bytes], wanted: LexRange, reverse: bool) -> None:
+def test_lexical_range_of_one_score(members: set[bytes], wanted: LexRange, reverse: bool, skip: int) -> None:
     zset = ZSet((member, 7.0) for member in members)
-    start, stop = zset.span_of_members(wanted, reverse=reverse)
-    assert [member for member, _ in zset.slice(start, stop)] == sorted(m for m in members if in_lex(wanted, m))
+    start, stop = zset.span_of_members(wanted, reverse=reverse, skip=skip)
+    found = [member for member, _ in zset.slice(start, stop, reverse=reverse)]
+    assert found == sorted((m for m in members if in_lex(wanted, m)), reverse=reverse)[skip:]
 
 
 def test_lexical_range_of_different_scores_is_one_run() -> None:
     zset = ZSet([(b"c", 1), (b"a", 2), (b"d", 3), (b"b", 4), (b"e", 5)])
     assert zset.span_of_members(LexRange(b"b", b"d")) == (0, 4)
+    assert zset.span_of_members(LexRange(b"b", b"d"), skip=2) == (2, 4)
+    assert zset.span_of_members(LexRange(b"b", b"d"), skip=9) == (5, 5)
     assert zset.span_of_members(LexRange(b"a", b"b")) == (0, 0)
     assert zset.span_of_members(LexRange(b"b", b"c"), reverse=True) == (2, 4)
     assert zset.span_of_members(LexRange(None, None)) == (0, 5)
