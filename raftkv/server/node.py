@@ -16,7 +16,7 @@ import uvloop
 
 import raftkv.commands
 import raftkv.server.commands
-from persistence.directory import DataDirectory
+from persistence.directory import IDENTITY, DataDirectory
 from persistence.errors import PersistenceError
 from persistence.files import OsFiles
 from persistence.snapshots import SnapshotMeta, SnapshotStore
@@ -242,7 +242,7 @@ def _make_raft(
         clock=clock,
         timing=Timing(settings.heartbeat_ms / 1000, minimum_s, 2 * minimum_s, settings.request_timeout_ms / 1000),
         compaction=Compaction(settings.snapshot_log_bytes, settings.snapshot_entries, settings.log_retain_bytes),
-        snapshot_file=str(Path(directory.path) / "identity.json"),
+        snapshot_file=str(Path(directory.path) / IDENTITY),
         report=report.info,
     )
 
