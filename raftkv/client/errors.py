@@ -30,10 +30,14 @@ class ConnectionLostError(RaftKVError):
     code = "CONNECTION"
 
 
+class NoAnswerError(ConnectionLostError):
+    """A node was silent for too long."""
+
+
 class ClosedError(RaftKVError):
     """The client was used after ``close()``."""
 
     code = "CLOSED"
 
 
-__all__ = ["ClosedError", "ConnectionLostError", "ResponseError", "SessionExpiredError", "WatchError"]
+__all__ = ["ClosedError", "ConnectionLostError", "NoAnswerError", "ResponseError", "SessionExpiredError", "WatchError"]

@@ -18,7 +18,8 @@ from raftkv.client.commands.caller import Caller
 TARGET: Final = Path(__file__).with_name("twins.pyi")
 _HEAD: Final = """\
 # Derived from raftkv/client/commands by raftkv/client/make_twins.py; a test compares.
-# fmt: off -- one line a method; they are read in commands/
+# One line a method; they are read in commands/.
+# fmt: off
 import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, Self

@@ -26,7 +26,7 @@ from enum import Enum
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from raftkv.client.errors import ConnectionLostError, SessionExpiredError, WatchError
+from raftkv.client.errors import ConnectionLostError, NoAnswerError, SessionExpiredError, WatchError
 from raftkv.errors import AuthError, NoLeaderError, RaftKVError, UnknownOutcomeError
 from raftkv.protocol.decoder import ResponseError
 from raftkv.protocol.encoder import encode_commands
@@ -306,6 +306,12 @@ class Policy:
             if self.leader == address:
                 self.leader = None
 
+    def _blame(self, address: str, outcome: Outcome) -> None:
+        """Avoid a node that cannot be reached or does not answer. A connection that broke says less: try it again."""
+        error = outcome.error
+        if isinstance(error, NoAnswerError) or (isinstance(error, ConnectionLostError) and not outcome.sent):
+            self._failed(address)
+
     # ---------------------------------------------------------------- operations
     def run(self, requests: Sequence[Request]) -> Flow:
         """Carry out ``requests`` in order; afterwards each is ``done``. Raises nothing: replies hold the errors."""
@@ -376,8 +382,8 @@ class Policy:
             for request in chunk:
                 if not request.done:
                     request.finish(outcome.error)
-        elif isinstance(outcome.error, ConnectionLostError):
-            self._failed(address)
+        else:
+            self._blame(address, outcome)
 
     def _judge(self, request: Request, reply: Any, address: str, budget: _Budget) -> None:
         """Finish ``request`` with ``reply``, or leave it to be sent again."""
@@ -387,7 +393,7 @@ class Policy:
             self._redirected(reply, address)
         elif code in _IN_DOUBT:
             budget.last_error = reply
-            self._failed(address)
+            self._failed(address)  # it stopped, or has just lost its leadership
             self._lost(request, reply)
         elif code == "SESSIONEXPIRED" and request.session is not None:
             self._expired(request, reply)
@@ -502,7 +508,7 @@ class Policy:
                 reply = UnknownOutcomeError(f"the transaction may have taken effect: {reply}")
             request.finish(reply)
             return request.atomic and not isinstance(outcome.replies[-1], ResponseError)
-        self._failed(address)
+        self._blame(address, outcome)
         if outcome.sent and request.kind is Kind.WRITE:
             request.finish(UnknownOutcomeError(f"the transaction may have taken effect: {outcome.error}"))
         else:

@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from raftkv.client.errors import ClosedError, ConnectionLostError
+from raftkv.client.errors import ClosedError, ConnectionLostError, NoAnswerError
 from raftkv.client.policy import Exchange, Outcome, Policy
 from raftkv.client.pool import Slots
 from raftkv.client.sockets import READ_BYTES, split_address
@@ -48,8 +48,10 @@ class Connection:
                     replies += [reply for reply in self._parser.feed(data) if not isinstance(reply, Push)]
             if len(replies) > count:
                 raise ProtocolError("more replies than requests")
+        except TimeoutError:
+            return Outcome(replies[:count], NoAnswerError(f"{self._address}: no answer in time"))
         except (OSError, ProtocolError) as error:
-            return Outcome(replies[:count], ConnectionLostError(f"{self._address}: {error or 'no answer in time'}"))
+            return Outcome(replies[:count], ConnectionLostError(f"{self._address}: {error}"))
         return Outcome(replies)
 
     def stale(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Literal
 
 from raftkv.client.commands.caller import Caller, T, option
-from raftkv.client.words import Word, done
+from raftkv.client.words import Word, done, pair
 
 End = Literal["LEFT", "RIGHT"]
 
@@ -46,6 +46,10 @@ class ListCommands(Caller[T]):
     def rpop_many(self, key: Word, count: int) -> list[T] | None:
         """Remove and return up to ``count`` from the tail; None without list."""
         return self._call("RPOP", key, count)
+
+    def lmpop(self, *keys: Word, end: End = "LEFT", count: int = 1) -> tuple[T, list[T]] | None:
+        """Pop from the first of ``keys`` that has elements; its name, and what was popped."""
+        return self._call("LMPOP", len(keys), *keys, end, "COUNT", count, shape=pair)
 
     def llen(self, key: Word) -> int:
         """Number of elements."""
