@@ -1,0 +1,1 @@
+"""Faults, histories of what clients saw, and the judge of those histories."""
