@@ -1,0 +1,123 @@
+"""What must hold at every moment: Raft's own properties (figure 3 of the paper) and what they rest on."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from raftkv.consensus.messages import AppendEntries, Message, RequestVote, Vote
+
+if TYPE_CHECKING:
+    from chaos.sim.member import Member
+
+COMPARED_MAX: Final = 2000
+"""Newest committed entries that a new leader's log is compared with."""
+
+
+class Violation(BaseException):  # noqa: N818 -- the field's name for it
+    """A property does not hold. Not an Exception: no handler of the code under test may swallow it."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind = kind
+        self.text = text
+        super().__init__(f"{kind}: {text}")
+
+
+class Checks:
+    """Sees every step of every node."""
+
+    def __init__(self) -> None:
+        self.leaders: dict[int, str] = {}
+        self.elections = 0
+        self._votes: dict[tuple[str, int], str] = {}
+        self._entries: dict[tuple[int, int], int] = {}
+        self._committed: dict[int, tuple[int, int]] = {}
+        self._commit_terms: dict[int, int] = {}
+        self._terms: dict[str, int] = {}
+        self._progress: dict[str, tuple[int, int]] = {}
+        self._leading: dict[str, int] = {}
+        self.highest = 0
+
+    # -- events
+    def sent(self, member: Member, peer: str, message: Message) -> None:
+        """Before it leaves: votes once a term, entries that match."""
+        kind = type(message)
+        if kind is AppendEntries:
+            for payload, index, term in message.entries:  # type: ignore[union-attr] -- the type was just tested
+                self._match(member, index, term, payload)
+        elif kind is Vote:
+            self._vote(member.id, message.term, peer)  # type: ignore[union-attr] -- the type was just tested
+        elif kind is RequestVote:
+            self._vote(member.id, message.term, member.id)  # type: ignore[union-attr] -- the type was just tested
+
+    def _vote(self, voter: str, term: int, candidate: str) -> None:
+        first = self._votes.setdefault((voter, term), candidate)
+        if first != candidate:
+            raise Violation("vote doubled", f"{voter} voted in term {term} for {first} and for {candidate}")
+
+    def _match(self, member: Member, index: int, term: int, payload: bytes) -> None:
+        checksum = zlib.crc32(payload)
+        if self._entries.setdefault((index, term), checksum) != checksum:
+            raise Violation("log matching", f"{member.id} sends another entry {index} of term {term} than was there")
+
+    def applied(self, member: Member, index: int, entry: bytes) -> None:
+        """An entry is about to be applied."""
+        term = member.log.term_at(index) or 0
+        value = (term, zlib.crc32(entry))
+        known = self._committed.setdefault(index, value)
+        if known != value:
+            raise Violation(
+                "state machine safety", f"{member.id} applies entry {index} of term {term}, another was applied: {known}"
+            )
+        if index != member.replica.core.applied + 1:
+            raise Violation("order", f"{member.id} applies {index} after {member.replica.core.applied}")
+        self.highest = max(self.highest, index)
+
+    def booted(self, member: Member) -> None:
+        """A node recovered; what it knew of commits is not durable."""
+        self._progress[member.id] = (0, 0)
+        self._leading.pop(member.id, None)
+
+    def after(self, member: Member) -> None:
+        """After each step of a node."""
+        core = member.replica.core
+        if core.halted:
+            if not member.disk_faulted:
+                raise Violation("halt", f"{member.id} stopped: {core.halted}")
+            return
+        term = core.term
+        if term < self._terms.get(member.id, 0):
+            raise Violation("term lost", f"{member.id} is in term {term} after {self._terms[member.id]}")
+        self._terms[member.id] = term
+        committed, applied = core.committed, core.applied
+        before = self._progress.get(member.id, (0, 0))
+        if (committed, applied) != before:
+            self._progressed(member, before, (committed, applied))
+        if core.engine.is_leader and self._leading.get(member.id) != term:
+            self._leading[member.id] = term
+            self._elected(member, term)
+
+    def _progressed(self, member: Member, before: tuple[int, int], now: tuple[int, int]) -> None:
+        if now[0] < before[0] or now[1] < before[1]:
+            raise Violation("commit lost", f"{member.id} went from (committed, applied) {before} to {now}")
+        self._progress[member.id] = now
+        term = member.log.term_at(now[0])
+        if term is not None and self._commit_terms.setdefault(now[0], term) != term:
+            was = self._commit_terms[now[0]]
+            raise Violation("commit", f"{member.id} commits entry {now[0]} of term {term}; it was of term {was}")
+
+    def _elected(self, member: Member, term: int) -> None:
+        self.elections += 1
+        other = self.leaders.setdefault(term, member.id)
+        if other != member.id:
+            raise Violation("two leaders", f"{other} and {member.id} in term {term}")
+        log = member.log
+        if log.last_index < self.highest:
+            raise Violation("leader completeness", f"{member.id} leads with {log.last_index} < {self.highest}")
+        for index in range(max(log.first_index, self.highest - COMPARED_MAX), self.highest + 1):
+            known = self._committed.get(index)
+            if known is not None and log.term_at(index) != known[0]:
+                raise Violation(
+                    "leader completeness",
+                    f"{member.id} leads term {term} with entry {index} of term {log.term_at(index)}, not {known[0]}",
+                )

@@ -1,0 +1,302 @@
+"""Clients, and what they may demand: nothing acknowledged is lost, nothing happens twice, reads are linearizable.
+
+Each client does one thing after the other. A *session* client repeats a write in doubt until it is answered; a *plain* one
+repeats only what certainly did not happen, and lets go of what is in doubt. Three kinds of keys make every
+observation a number that may only grow, so that linearizability of reads is a comparison: a register that one client
+sets to 1, 2, 3...; a list that one client appends to (its length); a counter that all session clients increment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from chaos.sim.checks import Violation
+from raftkv.errors import RaftKVError
+from raftkv.machine.batch import OPEN, PLAIN, Group, Run, encode_group
+
+if TYPE_CHECKING:
+    from chaos.sim.member import Member
+    from chaos.sim.world import World
+
+SESSION_TTL_MS: Final = 100_000_000_000
+COUNTER: Final = b"counter"
+LIST_MAX: Final = 100
+"""A writer goes on with the next list after so many elements."""
+ANSWER_SLACK_S: Final = 2.0
+"""A node may be so much later than the request timeout before its silence is a violation."""
+
+
+def resp(*words: bytes) -> bytes:
+    """A command as a client sends it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+@dataclass(slots=True)
+class Key:
+    """What is known of a key whose observations only grow."""
+
+    floor: int = 0
+    """Acknowledged or read: no later read may be below."""
+    ceiling: int = 0
+    """Asked for: no read may be above."""
+
+
+@dataclass(slots=True)
+class Appended:
+    """An element of a list, in the order of asking."""
+
+    token: bytes
+    acknowledged: bool = False
+
+
+@dataclass(slots=True)
+class History:
+    """All that clients know."""
+
+    keys: dict[bytes, Key] = field(default_factory=dict)
+    lists: dict[bytes, list[Appended]] = field(default_factory=dict)
+    counted: dict[int, str] = field(default_factory=dict)
+    """Answers of the counter, and who got them: each is given once."""
+    acknowledged: int = 0
+    unknown: int = 0
+    refused: int = 0
+    reads: int = 0
+    last_acknowledged_s: float = 0.0
+    """When the newest acknowledgement came."""
+    first_after: dict[float, float] = field(default_factory=dict)
+
+    def key(self, name: bytes) -> Key:
+        """The key's record, made when it is first asked for."""
+        return self.keys.setdefault(name, Key())
+
+
+@dataclass(slots=True)
+class Operation:
+    """One thing that a client wants done; ``attempt`` tells answers of earlier attempts apart."""
+
+    key: bytes
+    words: list[bytes]
+    value: int = 0
+    """What a SET writes."""
+    floor: int = 0
+    """For a read: what it must see."""
+    attempt: int = 0
+    sequence: int = 0
+    element: Appended | None = None
+    done: bool = False
+
+
+class Client:
+    """``kind``: session, list or register."""
+
+    def __init__(self, world: World, number: int, kind: str) -> None:
+        self.world = world
+        self.name = f"c{number}"
+        self.kind = kind
+        self.rng = Random(f"{world.label}/{self.name}")  # noqa: S311 -- seeded on purpose
+        self.history = world.history
+        self.session = b""
+        self._sequence = 0
+        self._writes = 0
+        self._list = 0
+        self._hint = ""
+        self._operation: Operation | None = None
+
+    def start(self) -> None:
+        """Begin soon."""
+        self.world.scheduler.after(0.5 * self.rng.random(), self._next)
+
+    # -- what to do
+    def _next(self) -> None:
+        self._operation = None
+        if self.world.draining:
+            return
+        if self.kind == "session" and not self.session:
+            operation = Operation(b"", [b"OPEN"])
+        elif self.rng.random() < 0.4:
+            operation = self._read()
+        else:
+            operation = self._write()
+        self._operation = operation
+        self._try(operation)
+
+    def _write(self) -> Operation:
+        self._writes += 1
+        self._sequence += 1
+        if self.kind == "register":
+            key = b"register-" + self.name.encode()
+            value = str(self._writes).encode().rjust(self.world.profile.value_bytes, b"0")
+            self.history.key(key).ceiling = self._writes
+            return Operation(key, [b"SET", key, value], value=self._writes)
+        if self.kind == "session" and self._writes % 2:
+            self.history.key(COUNTER).ceiling += 1
+            return Operation(COUNTER, [b"INCR", COUNTER], sequence=self._sequence)
+        key = b"list-%s-%d" % (self.name.encode(), self._list)
+        elements = self.history.lists.setdefault(key, [])
+        element = Appended(b"%s-%d." % (self.name.encode(), self._writes))
+        elements.append(element)
+        self.history.key(key).ceiling += 1
+        if len(elements) >= LIST_MAX:
+            self._list += 1
+        token = element.token.ljust(self.world.profile.value_bytes, b".")
+        sequence = self._sequence if self.kind == "session" else 0
+        return Operation(key, [b"RPUSH", key, token], sequence=sequence, element=element)
+
+    def _read(self) -> Operation:
+        known = list(self.history.keys)
+        key = self.rng.choice(known) if known else COUNTER
+        command = b"LLEN" if key.startswith(b"list") else b"GET"
+        return Operation(key, [command, key])
+
+    # -- how it is asked for
+    def _try(self, operation: Operation) -> None:
+        if self.world.draining and operation.attempt:
+            self._unknown(operation)
+            return
+        operation.attempt += 1
+        member = self._choose(operation)
+        if not member.up or member.replica.core.halted:
+            self._hint = ""
+            self.world.scheduler.after(0.02 + 0.08 * self.rng.random(), self._try, operation)
+            return
+        attempt = operation.attempt
+
+        def done(result: object, error: RaftKVError | None) -> None:
+            if operation.attempt == attempt and not operation.done:
+                self._answered(operation, member, result, error)
+
+        limit = self.world.timing.request_s + ANSWER_SLACK_S
+        self.world.scheduler.after(limit, self._must_be_answered, operation, attempt, member, member.incarnation)
+        if operation.words[0] in (b"GET", b"LLEN"):
+            operation.floor = self.history.key(operation.key).floor
+            member.read(operation.words, done)
+        else:
+            member.propose(self._group(operation), done)
+
+    def _choose(self, operation: Operation) -> Member:
+        members = self.world.members
+        reading = operation.words[0] in (b"GET", b"LLEN")
+        if self._hint and not reading and self.rng.random() < 0.95:
+            return members[self._hint]
+        return members[self.rng.choice(self.world.ids)]
+
+    def _group(self, operation: Operation) -> bytes:
+        if operation.words[0] == b"OPEN":
+            return encode_group(Group(OPEN, 0, 0, b"", numbers=(SESSION_TTL_MS,)))
+        run = None
+        if operation.sequence:
+            run = Run(self.session, operation.sequence, operation.sequence - 1)
+        return encode_group(Group(PLAIN, 0, 1, resp(*operation.words), run=run))
+
+    def _must_be_answered(self, operation: Operation, attempt: int, member: Member, incarnation: int) -> None:
+        same = operation.attempt == attempt and not operation.done
+        slow = member.busy_until > self.world.scheduler.now
+        if same and member.incarnation == incarnation and member.up and not slow:
+            raise Violation("no answer", f"{self.name}: {operation.words[:2]} at {member.id} got none in time")
+
+    # -- what came back
+    def _answered(self, operation: Operation, member: Member, result: object, error: RaftKVError | None) -> None:
+        if error is not None:
+            self._failed(operation, member, error)
+            return
+        if isinstance(result, RaftKVError):
+            raise Violation("reply", f"{self.name}: {operation.words[:2]} was answered {result}")
+        operation.done = True
+        if operation.words[0] == b"OPEN":
+            self.session = bytes.fromhex(bytes(result).decode())  # type: ignore[call-overload] -- bytes of an id
+            self._sequence = 0
+        elif operation.words[0] in (b"GET", b"LLEN"):
+            self._saw(operation, member, int(result or 0))  # type: ignore[call-overload] -- bytes, int or None
+        else:
+            self._acknowledged(operation, member, result)
+        self._pause()
+
+    def _failed(self, operation: Operation, member: Member, error: RaftKVError) -> None:
+        self._hint = member.replica.core.engine.leader_id if member.up else ""
+        reading = operation.words[0] in (b"GET", b"LLEN")
+        if error.definite or reading or operation.sequence:
+            self.history.refused += error.definite
+            self.world.scheduler.after(0.01 + 0.1 * self.rng.random(), self._try, operation)
+        else:
+            self._unknown(operation)
+            self._pause()
+
+    def _unknown(self, operation: Operation) -> None:
+        operation.done = True
+        self.history.unknown += 1
+
+    def _pause(self) -> None:
+        self.world.scheduler.after(self.world.profile.think_s * self.rng.expovariate(1.0), self._next)
+
+    def _acknowledged(self, operation: Operation, member: Member, result: object) -> None:
+        history = self.history
+        history.acknowledged += 1
+        history.last_acknowledged_s = self.world.scheduler.now
+        key = history.key(operation.key)
+        if operation.element is not None:
+            operation.element.acknowledged = True
+        if operation.words[0] == b"SET":
+            key.floor = max(key.floor, operation.value)
+            return
+        number = _integer(result)
+        if operation.key == COUNTER:
+            if number in history.counted:
+                text = f"INCR answered {number} to {history.counted[number]} and to {self.name}"
+                raise Violation("applied twice or lost", text)
+            history.counted[number] = self.name
+        if not 0 < number <= key.ceiling:
+            raise Violation("reply", f"{self.name} at {member.id}: {operation.words[:2]} answered {number} > {key.ceiling}")
+        key.floor = max(key.floor, number)
+
+    def _saw(self, operation: Operation, member: Member, value: int) -> None:
+        self.history.reads += 1
+        key = self.history.key(operation.key)
+        if not operation.floor <= value <= key.ceiling:
+            raise Violation(
+                "stale read",
+                f"{self.name} read {value} of {operation.key.decode()} at {member.id}; "
+                f"{operation.floor} was known before, {key.ceiling} were asked for",
+            )
+        key.floor = max(key.floor, value)
+
+
+def _integer(result: object) -> int:
+    """``[int]`` of a plain group; RESP2 bytes of one that ran in a session."""
+    if isinstance(result, tuple):
+        return int(result[0][1:-2])
+    return int(result[0])  # type: ignore[index] -- the list of one reply
+
+
+def judge(history: History, member: Member) -> None:
+    """At the end, the state of a node against everything that clients know."""
+    def value(*words: bytes) -> object:
+        return member.machine.read(0, [list(words)], member.machine.stamp_ms, member.rng)[0]
+
+    for name, key in history.keys.items():
+        if name not in history.lists:
+            found = int(value(b"GET", name) or 0)  # type: ignore[call-overload] -- bytes or None
+            if not key.floor <= found <= key.ceiling:
+                raise Violation("lost write", f"{name.decode()} is {found}, not {key.floor}..{key.ceiling}")
+    for name, elements in history.lists.items():
+        judge_list(name, elements, value(b"LRANGE", name, b"0", b"-1"))
+
+
+def judge_list(name: bytes, asked: list[Appended], found: object) -> None:
+    """Everything acknowledged is there, in order, and nothing twice."""
+    assert isinstance(found, list)
+    tokens = [bytes(one).rstrip(b".") for one in found]
+    if len(set(tokens)) != len(tokens):
+        raise Violation("applied twice", f"{name.decode()} holds an element twice: {tokens}")
+    there = {token: place for place, token in enumerate(tokens)}
+    last = -1
+    for one in asked:
+        place = there.pop(one.token.rstrip(b"."), None)
+        if place is None and one.acknowledged:
+            raise Violation("lost write", f"{name.decode()} lacks {one.token.decode()}, which was acknowledged")
+        if place is not None and place < last:
+            raise Violation("order", f"{name.decode()}: {one.token.decode()} is before what was asked for earlier")
+        last = last if place is None else place
+    if there:
+        raise Violation("invented", f"{name.decode()} holds what nobody asked for: {sorted(there)[:3]}")

@@ -1,0 +1,204 @@
+"""The nemesis: each function does one kind of harm to a :class:`chaos.sim.world.World` and plans its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from chaos.sim.member import Member
+    from chaos.sim.world import World
+
+Fault = Callable[["World", Random], str]
+"""Does it and says what was done; an empty text: it could not."""
+
+
+def _duration(rng: Random) -> float:
+    return rng.choice((0.1, 0.5, 1.0, 2.0, 4.0)) * (0.5 + rng.random())
+
+
+def _pair(world: World, rng: Random) -> tuple[str, str]:
+    a, b = rng.sample(world.ids, 2)
+    return a, b
+
+
+def _cut_off(world: World, group: list[str], seconds: float) -> None:
+    """Cut all links between ``group`` and the others, both ways."""
+    pairs = [(a, b) for a in group for b in world.ids if b not in group]
+    for a, b in pairs:
+        world.network.cut(a, b)
+        world.network.cut(b, a)
+        world.scheduler.after(seconds, world.network.heal, a, b)
+        world.scheduler.after(seconds, world.network.heal, b, a)
+
+
+def partition(world: World, rng: Random) -> str:
+    group = rng.sample(world.ids, rng.randrange(1, len(world.ids) // 2 + 1))
+    seconds = _duration(rng)
+    _cut_off(world, group, seconds)
+    return f"{','.join(group)} cut off for {seconds:.1f} s"
+
+
+def isolate_leader(world: World, rng: Random) -> str:
+    leader = world.leader()
+    if leader is None:
+        return ""
+    seconds = _duration(rng)
+    _cut_off(world, [leader.id], seconds)
+    return f"leader {leader.id} cut off for {seconds:.1f} s"
+
+
+def isolate_follower(world: World, rng: Random) -> str:
+    leader = world.leader()
+    if leader is None or world.network.cuts:
+        return ""
+    victim = rng.choice([one for one in world.ids if one != leader.id])
+    seconds = 1.0 + 3.0 * rng.random()
+    _cut_off(world, [victim], seconds)
+    return f"follower {victim} cut off for {seconds:.1f} s"
+
+
+def deaf_follower(world: World, rng: Random) -> str:
+    """It hears nobody, but everybody hears it (over connections that were made before)."""
+    leader = world.leader()
+    if leader is None or world.network.cuts:
+        return ""
+    victim = rng.choice([one for one in world.ids if one != leader.id])
+    seconds = 1.0 + 3.0 * rng.random()
+    world.network.cut(leader.id, victim)
+    world.scheduler.after(seconds, world.network.heal, leader.id, victim)
+    return f"{victim} does not hear {leader.id} for {seconds:.1f} s"
+
+
+def one_way(world: World, rng: Random) -> str:
+    a, b = _pair(world, rng)
+    seconds = _duration(rng)
+    world.network.cut(a, b)
+    world.scheduler.after(seconds, world.network.heal, a, b)
+    return f"{a} to {b} cut for {seconds:.1f} s"
+
+
+def break_(world: World, rng: Random) -> str:
+    a, b = _pair(world, rng)
+    world.network.break_link(world.network.links[a, b])
+    return f"connection {a} to {b}"
+
+
+def half_open(world: World, rng: Random) -> str:
+    a, b = _pair(world, rng)
+    seconds = _duration(rng)
+    world.network.half_open(world.network.links[a, b], seconds)
+    return f"{a} to {b}, found out after {seconds:.1f} s"
+
+
+def slow_link(world: World, rng: Random) -> str:
+    a, b = _pair(world, rng)
+    link = world.network.links[a, b]
+    link.slow = rng.choice((5.0, 20.0, 100.0))
+
+    def end() -> None:
+        link.slow = 1.0
+
+    world.scheduler.after(_duration(rng), end)
+    return f"{a} to {b} {link.slow:.0f} times slower"
+
+
+def _crash(world: World, member: Member, rng: Random, *, power: bool) -> str:
+    if not member.up:
+        return ""
+    world.crash(member, power=power)
+    world.plan_restart(member, _duration(rng))
+    return member.id
+
+
+def kill(world: World, rng: Random) -> str:
+    return _crash(world, world.members[rng.choice(world.ids)], rng, power=False)
+
+
+def power(world: World, rng: Random) -> str:
+    return _crash(world, world.members[rng.choice(world.ids)], rng, power=True)
+
+
+def kill_leader(world: World, rng: Random) -> str:
+    leader = world.leader()
+    return _crash(world, leader, rng, power=rng.random() < 0.5) if leader else ""
+
+
+def power_all(world: World, rng: Random) -> str:
+    """A majority, or all, at the same moment."""
+    victims = rng.sample(world.ids, rng.randrange(len(world.ids) // 2 + 1, len(world.ids) + 1))
+    return " ".join(filter(None, (_crash(world, world.members[one], rng, power=True) for one in victims)))
+
+
+def power_at_operation(world: World, rng: Random) -> str:
+    member = world.members[rng.choice(world.ids)]
+    if not member.up or member.disk.cut_in:
+        return ""
+    member.disk.cut_in = rng.randrange(1, 30)
+    return f"{member.id} at its {member.disk.cut_in}th file operation from now"
+
+
+def disk_full(world: World, rng: Random) -> str:
+    """The node must stop; later there is space, and somebody starts it again."""
+    member = world.members[rng.choice(world.ids)]
+    if not member.up or member.disk.full:
+        return ""
+    member.disk.full = member.disk_faulted = True
+
+    def end() -> None:
+        member.disk.full = False
+        if member.up:
+            world.crash(member, power=False)
+            world.plan_restart(member, 0.2)
+
+    world.scheduler.after(_duration(rng), end)
+    return member.id
+
+
+def slow_disk(world: World, rng: Random) -> str:
+    member = world.members[rng.choice(world.ids)]
+    member.slow_disk = rng.choice((10.0, 100.0, 500.0))
+
+    def end() -> None:
+        member.slow_disk = 1.0
+
+    world.scheduler.after(_duration(rng), end)
+    return f"{member.id} {member.slow_disk:.0f} times slower"
+
+
+def clock_jump(world: World, rng: Random) -> str:
+    member = world.members[rng.choice(world.ids)]
+    jump_ms = rng.choice((-60_000, -1000, 1000, 60_000, 3_600_000))
+    member.wall_offset_ms += jump_ms
+    return f"{member.id} by {jump_ms} ms"
+
+
+def transfer(world: World, rng: Random) -> str:
+    leader = world.leader()
+    if leader is None:
+        return ""
+    target = rng.choice([one for one in world.ids if one != leader.id])
+    leader.hand_over(target)
+    return f"{leader.id} to {target}"
+
+
+FAULTS: Final[dict[str, Fault]] = {
+    "partition": partition,
+    "isolate_leader": isolate_leader,
+    "isolate_follower": isolate_follower,
+    "deaf_follower": deaf_follower,
+    "one_way": one_way,
+    "break": break_,
+    "half_open": half_open,
+    "slow_link": slow_link,
+    "kill": kill,
+    "power": power,
+    "kill_leader": kill_leader,
+    "power_all": power_all,
+    "power_at_operation": power_at_operation,
+    "disk_full": disk_full,
+    "slow_disk": slow_disk,
+    "clock_jump": clock_jump,
+    "transfer": transfer,
+}

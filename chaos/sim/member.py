@@ -1,0 +1,360 @@
+"""One simulated node: the production replica, state machine, log and snapshot store on simulated surroundings.
+
+It does what :class:`raftkv.consensus.node.RaftNode` does on an event loop: ticks, group commit, commit notices,
+leadership transfer. A sync inside a handler keeps the node busy for as long as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from chaos.sim.disk import Disk, PowerCut
+from chaos.sim.network import Link
+from persistence.errors import LogFailedError
+from persistence.snapshots import SnapshotMeta, SnapshotStore
+from persistence.wal import Log, LogOptions
+from raftkv.consensus import seams
+from raftkv.consensus.core import Timing
+from raftkv.consensus.messages import Message
+from raftkv.consensus.replica import Compaction, Replica
+from raftkv.errors import RaftKVError, UnknownOutcomeError
+from raftkv.machine.batch import DIGEST, Group, encode_group, header
+from raftkv.machine.machine import StateMachine
+
+if TYPE_CHECKING:
+    from chaos.sim.world import World
+
+TICK_S: Final = 0.02
+COALESCE_S: Final = 0.0001
+"""After a message the node ticks this much later, once for all that arrived meanwhile."""
+COMMIT_NOTICE_S: Final = 0.002
+TRANSFER_RETRY_S: Final = 0.002
+DIGEST_INTERVAL: Final = 64
+WALL_EPOCH_MS: Final = 1_700_000_000_000
+ANY_FILE: Final = __file__
+
+Done = Callable[[Any, RaftKVError | None], None]
+
+
+class TimedLog(Log):
+    """The real log; its group-commit thread is replaced by events, its syncs take virtual time."""
+
+    member: Member
+    _round_running = False
+    _round_wanted = False
+
+    def request_sync(self) -> None:
+        if self._round_running:
+            self._round_wanted = True
+            return
+        self._round_running = True
+        self.member.later(0.00002, self._begin)
+
+    def sync(self) -> None:
+        self.member.charge(self.member.fsync_s())
+        super().sync()
+
+    def _begin(self) -> None:
+        self._round_wanted = False
+        with suppress(LogFailedError):  # the next tick finds it in ``failed``
+            if self.begin_sync():
+                self.member.later(self.member.fsync_s(), self._finish)
+                return
+        self._round_running = False
+
+    def _finish(self) -> None:
+        with suppress(LogFailedError):
+            self.finish_sync()
+        self._round_running = False
+        self.member.replica.on_durable()
+        if self._round_wanted:
+            self.request_sync()
+
+
+class DelayedWriter:
+    """Stands in for the forked child: the state as of the start, written a little later."""
+
+    def __init__(self, member: Member, store: SnapshotStore) -> None:
+        self._member = member
+        self._store = store
+        self._finished: bool | None = None
+        self.running = False
+
+    def start(self, index: int, term: int, extra: bytes, chunks: Callable[[], Iterable[bytes]]) -> None:
+        content = list(chunks())
+        self.running, self._finished = True, None
+        delay = 0.002 + self._member.rng.random() * 0.2
+        self._member.later(delay, self._write, SnapshotMeta(index, term, extra), content)
+
+    def _write(self, meta: SnapshotMeta, content: list[bytes]) -> None:
+        try:
+            file = self._store.begin(meta, level=1)
+            for chunk in content:
+                file.write(chunk)
+            file.commit()
+            self._finished = True
+        except OSError:
+            self._finished = False
+
+    def poll(self) -> bool | None:
+        finished = self._finished
+        if finished is not None:
+            self.running = False
+        return finished
+
+
+class SimReplica(Replica):
+    """The production replica, watched."""
+
+    member: Member
+
+    def _apply(self, index: int, entry: bytes) -> None:
+        self.member.world.checks.applied(self.member, index, entry)
+        super()._apply(index, entry)
+
+
+class Member:
+    """One node over all its lives."""
+
+    def __init__(self, world: World, node_id: str, peers: list[str]) -> None:
+        profile = world.profile
+        self.world = world
+        self.id = node_id
+        self.peers = peers
+        self.rng = Random(f"{world.label}/{node_id}")  # noqa: S311 -- seeded on purpose
+        self.disk = Disk(Random(f"{world.label}/{node_id}/disk"))  # noqa: S311 -- seeded on purpose
+        self.disk.make_dir("data")
+        self.up = False
+        self.incarnation = 0
+        self.busy_until = 0.0
+        self.slow_disk = 1.0
+        self.disk_faulted = False
+        """A halt is no surprise: its disk was made to fail in this life."""
+        self.rate = 1.0 + (2 * self.rng.random() - 1) * profile.clock_rate
+        self.wall_offset_ms = self.rng.randrange(-200, 200)
+        self.replica: SimReplica
+        self.machine: StateMachine
+        self.log: TimedLog
+        self.waiting: dict[int, Done] = {}
+        self._asked = 0
+        self._tick_pending = False
+        self._notice_pending = False
+
+    # -- life
+    def start(self) -> None:
+        """Recover from the disk and join."""
+        self.incarnation += 1
+        self.up = True
+        self.disk_faulted = False
+        self.busy_until = self.world.scheduler.now
+        self._tick_pending = self._notice_pending = False
+        self.call(self._boot)
+        if self.up:
+            self.world.network.dial_all(self.id)
+            self.later(TICK_S * self.rng.random(), self._timer)
+
+    def _boot(self) -> None:
+        world, profile = self.world, self.world.profile
+        options = LogOptions(
+            segment_bytes=profile.segment_bytes,
+            cache_bytes=profile.cache_bytes,
+            preallocate=profile.preallocate,
+            compress_bytes_min=128,
+        )
+        self.log = TimedLog.open("data/log", options, self.disk)
+        self.log.member = self
+        store = SnapshotStore("data/snapshots", self.disk)
+        self.machine = StateMachine(digest_interval=DIGEST_INTERVAL)
+        self.machine.audit.on_digest = self._on_digest
+        replica_type = type("MemberReplica", (SimReplica,), {"member": self})
+        self.replica = replica_type(
+            self.id,
+            self.peers,
+            log=self.log,
+            store=store,
+            writer=DelayedWriter(self, store),
+            machine=self.machine,
+            wire=self,
+            monotonic=self.monotonic,
+            wall_ms=self.wall_ms,
+            rng=self.rng,
+            timing=world.timing,
+            compaction=Compaction(log_bytes=1 << 30, entries=profile.snapshot_entries, retain_bytes=profile.retain_bytes),
+            snapshot_file=ANY_FILE,
+        )
+        self.replica.tick()
+        world.checks.booted(self)
+
+    def crash(self, *, power: bool) -> None:
+        """The process ends without a word; with ``power`` the disk loses what was not synced."""
+        self.up = False
+        self.incarnation += 1
+        if power:
+            self.disk.power_cut()
+        else:
+            self.disk.kill()
+        self.world.network.process_ended(self.id)
+        waiting, self.waiting = self.waiting, {}
+        for done in waiting.values():
+            error = UnknownOutcomeError("the connection was lost")
+            self.world.scheduler.after(0.001 + 0.02 * self.rng.random(), done, None, error)
+
+    # -- time
+    def monotonic(self) -> float:
+        return self.world.scheduler.now * self.rate
+
+    def wall_ms(self) -> int:
+        return WALL_EPOCH_MS + int(self.world.scheduler.now * 1000 * self.rate) + self.wall_offset_ms
+
+    def fsync_s(self) -> float:
+        """How long the next sync takes."""
+        return self.world.profile.fsync_s * self.slow_disk * (0.5 + self.rng.random())
+
+    def charge(self, seconds: float) -> None:
+        """The event loop is busy for so long."""
+        self.busy_until = max(self.busy_until, self.world.scheduler.now) + seconds
+
+    # -- events
+    def call(self, work: Callable[..., Any], *args: object) -> None:
+        """Run the node's code, as this node: its clock, its generator, its power."""
+        seams.syncobj.monotonicTime = self.monotonic
+        seams.syncobj.random = self.rng
+        try:
+            work(*args)
+        except PowerCut:
+            self.world.note("power", self.id, "cut inside a file operation")
+            self.world.crash(self, power=True)
+            return
+        self.world.checks.after(self)
+
+    def later(self, delay_s: float, work: Callable[..., Any], *args: object) -> None:
+        """Run the node's code later, unless the process has ended by then."""
+        self.world.scheduler.after(delay_s, self._run_later, self.incarnation, work, args)
+
+    def _run_later(self, incarnation: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if incarnation != self.incarnation or not self.up:
+            return
+        if self.busy_until > self.world.scheduler.now:
+            self.world.scheduler.at(self.busy_until, self._run_later, incarnation, work, args)
+            return
+        self.call(work, *args)
+
+    def deliver(self, link: Link, epoch: int, incarnation: int, message: Message) -> None:
+        """A message arrives, if both the process and the connection that it was sent to still live."""
+        world = self.world
+        if incarnation != self.incarnation or not self.up or epoch < link.lost_before:
+            return
+        if self.busy_until > world.scheduler.now:
+            world.scheduler.at(self.busy_until, self.deliver, link, epoch, incarnation, message)
+            return
+        world.trace_message(link.source, self.id, message)
+        self.call(self.replica.receive, link.source, message)
+        self.schedule_tick()
+
+    def schedule_tick(self) -> None:
+        if not self._tick_pending:
+            self._tick_pending = True
+            self.later(COALESCE_S, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_pending = False
+        replica = self.replica
+        replica.tick()
+        core = replica.core
+        if core.halted:
+            return
+        if core.committed > core.applied:
+            self.schedule_tick()
+        if core.is_leader and not self._notice_pending and self._unannounced():
+            self._notice_pending = True
+            self.later(COMMIT_NOTICE_S, self._announce)
+
+    def _unannounced(self) -> bool:
+        commit = self.replica.core.engine.raftCommitIndex
+        return any(one.sent_commit < commit for one in self.replica.replication.progress.values())
+
+    def _announce(self) -> None:
+        self._notice_pending = False
+        if self.replica.core.is_leader:
+            self.replica.replication.announce_commit()
+
+    def _timer(self) -> None:
+        self.later(TICK_S, self._timer)
+        self._tick()
+
+    def link(self, peer: str, *, up: bool) -> None:
+        """The connection on which this node sends to ``peer`` came or went."""
+        replication = self.replica.replication
+        self.call(replication.link_up if up else replication.link_down, peer)
+        self.schedule_tick()
+
+    # -- the wire
+    def send(self, peer: str, message: Message) -> bool:
+        self.world.checks.sent(self, peer, message)
+        return self.world.network.send(self.id, peer, message)
+
+    # -- what a server does
+    def _remember(self, done: Done) -> Done:
+        self._asked += 1
+        number, incarnation = self._asked, self.incarnation
+        self.waiting[number] = done
+
+        def answer(result: object, error: RaftKVError | None) -> None:
+            if self.waiting.pop(number, None) is not None and incarnation == self.incarnation:
+                self.world.scheduler.after(0.0002, done, result, error)
+
+        return answer
+
+    def propose(self, group: bytes, done: Done) -> None:
+        """Order a batch of one group; ``done`` gets the group's result, later, or an error."""
+        answer = self._remember(done)
+        stamp_ms = max(self.wall_ms(), self.machine.stamp_ms)
+
+        def applied(result: object, error: RaftKVError | None) -> None:
+            answer(None if error is not None else result[0], error)  # type: ignore[index] -- a list of group results
+
+        self.call(self.replica.propose, header(stamp_ms) + group, applied)
+        self.schedule_tick()
+
+    def read(self, command: list[bytes], done: Done) -> None:
+        """A linearizable read; ``done`` gets the reply, later, or an error."""
+        answer = self._remember(done)
+
+        def ready(now_ms: int, error: RaftKVError | None) -> None:
+            reply = None if error is not None else self.machine.read(0, [command], now_ms, self.rng)[0]
+            answer(reply, error)
+
+        def ask() -> None:
+            self.replica.reads.barrier(ready)
+            self.replica.reads.pump()
+
+        self.call(ask)
+
+    def _on_digest(self, index: int, digest: int) -> None:
+        if self.replica.core.is_leader:
+            group = encode_group(Group(DIGEST, 0, 0, b"", numbers=(index, digest)))
+            self.later(0.0, self.replica.propose, header(self.machine.stamp_ms) + group, _nothing)
+
+    def hand_over(self, target: str) -> None:
+        """Transfer leadership as a node does: again and again until it worked or took too long."""
+        self.later(0.0, self._try_transfer, target, self.monotonic() + self.world.timing.election_max_s)
+
+    def _try_transfer(self, target: str, deadline: float) -> None:
+        replica = self.replica
+        if not replica.core.is_leader:
+            return
+        if self.monotonic() > deadline:
+            replica.transferring_to = ""
+            return
+        replica.hand_over(target)
+        self.later(TRANSFER_RETRY_S, self._try_transfer, target, deadline)
+
+
+def _nothing(_result: object, _error: RaftKVError | None) -> None:
+    return None
+
+
+TIMING: Final = Timing()

@@ -1,0 +1,74 @@
+"""What a run is made of: how the network, the disks and the clocks behave, and which faults come how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One kind of weather. Seconds are virtual."""
+
+    name: str
+    summary: str
+    faults: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Kind (see :mod:`chaos.sim.faults`) and weight."""
+    fault_gap_s: float = 1.2
+    """Mean time between two faults."""
+    storm_s: float = 14.0
+    """How long faults come."""
+    calm_s: float = 6.0
+    """How long clients go on after everything was healed."""
+    latency_s: float = 0.0008
+    jitter_s: float = 0.0012
+    """Mean of the exponential part of the latency."""
+    loss: float = 0.0
+    duplicates: float = 0.0
+    reorder: float = 0.0
+    """Shares of messages that are lost, delivered twice, or overtaken on a connection."""
+    fsync_s: float = 0.0006
+    clock_rate: float = 0.0
+    """Clocks run up to this share too fast or too slow."""
+    snapshot_entries: int = 400
+    retain_bytes: int = 4096
+    segment_bytes: int = 32 << 10
+    cache_bytes: int = 16 << 10
+    preallocate: bool = False
+    clients: int = 4
+    think_s: float = 0.05
+    value_bytes: int = 24
+    steady_leader: bool = False
+    """None of the faults may cost the leader its office."""
+
+
+_NETWORK: Final = {"partition": 3, "isolate_leader": 2, "one_way": 3, "break": 3, "half_open": 2, "slow_link": 1}
+_CRASHES: Final = {"kill": 3, "power": 3, "power_at_operation": 3, "power_all": 1, "kill_leader": 2}
+
+_ALL: Final = (
+    Profile("calm", "no fault at all", storm_s=6.0, think_s=0.01),
+    Profile("partitions", "symmetric partitions and isolated leaders", {"partition": 3, "isolate_leader": 3, "break": 1}),
+    Profile("asymmetric", "one-way cuts, half-open links", {"one_way": 4, "half_open": 3, "isolate_leader": 1}),
+    Profile("unruly", "messages lost, repeated, overtaken", {"break": 3, "partition": 1}, 1.5, loss=0.03, duplicates=0.05, reorder=0.15),
+    Profile("crashes", "kills, power cuts between and inside file operations", _CRASHES, 1.0, snapshot_entries=60),
+    Profile("blackout", "power cuts of several nodes at once", {"power_all": 3, "power": 2, "power_at_operation": 2}, 1.5, fsync_s=0.004),
+    Profile("snapshots", "a snapshot every few entries, followers that were away", _CRASHES | {"partition": 4}, 1.0, snapshot_entries=12, retain_bytes=0, think_s=0.02),
+    Profile("stale_snapshots", "snapshots on a network that repeats and delays", {"partition": 3, "break": 4, "kill": 1, "isolate_leader": 2}, 0.8, snapshot_entries=10, retain_bytes=0, duplicates=0.1, reorder=0.3, loss=0.05, think_s=0.02),
+    Profile("transfers", "leadership handed over, with other faults", {"transfer": 8, "partition": 1, "kill": 1, "break": 1}, 0.5),
+    Profile("clocks", "clocks too fast, too slow, jumping", {"clock_jump": 4, "partition": 2, "isolate_leader": 2}, clock_rate=0.1),
+    Profile("disks", "full, slow and failing disks", {"disk_full": 2, "slow_disk": 4, "power": 1, "power_at_operation": 1}, preallocate=True, segment_bytes=16 << 10),
+    Profile("slow", "a network whose latency comes near the election timeout", {"slow_link": 3, "partition": 1, "break": 1}, latency_s=0.02, jitter_s=0.03),
+    Profile("rejoin", "one follower cut off for long, and back", {"isolate_follower": 1}, 3.0, steady_leader=True),
+    Profile("deaf", "one follower that speaks but cannot hear", {"deaf_follower": 1}, 3.0, steady_leader=True),
+    Profile("bursts", "many writers, long pipelines, links that break", {"break": 5, "half_open": 1, "partition": 1}, 0.7, think_s=0.002, clients=8, latency_s=0.004, jitter_s=0.004, value_bytes=200),
+    Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
+)  # fmt: skip
+
+PROFILES: Final[dict[str, Profile]] = {one.name: one for one in _ALL}
+
+
+def shortened(profile: Profile, factor: float) -> Profile:
+    """The same weather for a shorter or longer time."""
+    return replace(profile, storm_s=profile.storm_s * factor, calm_s=max(5.0, profile.calm_s * factor))

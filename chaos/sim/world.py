@@ -1,0 +1,272 @@
+"""One run: a group, its clients, its faults, in three phases: warm-up and storm; calm; drain and judgement."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from chaos.sim.checks import Checks, Violation
+from chaos.sim.clients import Client, History, judge
+from chaos.sim.faults import FAULTS
+from chaos.sim.member import Member
+from chaos.sim.network import Network
+from chaos.sim.profiles import PROFILES, Profile
+from chaos.sim.scheduler import START_S, Scheduler
+from raftkv.consensus import engine, replica, seams, snapshots
+from raftkv.consensus.core import Timing
+from raftkv.consensus.messages import AppendEntries, Message, SnapshotChunk
+
+WARM_UP_S: Final = 2.5
+PROGRESS_S: Final = 5.0
+"""After the last fault, a write must be acknowledged within so long."""
+DRAIN_S: Final = 9.0
+"""After the last request, all nodes must be equal within so long."""
+SETTLED_POLL_S: Final = 0.25
+TAIL_LINES: Final = 400
+MARK_BYTES: Final = 512
+CHUNK_BYTES: Final = 700
+"""Small, so that compaction and chunked transfer happen with little data."""
+KINDS: Final = ("session", "list", "register", "session")
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run was and what it found."""
+
+    seed: int
+    profile: str
+    nodes: int
+    virtual_s: float = 0.0
+    steps: int = 0
+    messages: int = 0
+    elections: int = 0
+    snapshots: int = 0
+    installed: int = 0
+    acknowledged: int = 0
+    unknown: int = 0
+    reads: int = 0
+    recovery_s: float = 0.0
+    """From the last fault to the next acknowledged write."""
+    faults: Counter[str] = field(default_factory=Counter)
+    guards: Counter[str] = field(default_factory=Counter)
+    trace_hash: str = ""
+    violation: str = ""
+    tail: list[str] = field(default_factory=list)
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, seed: int, profile: Profile, nodes: int) -> None:
+        self.seed = seed
+        self.profile = profile
+        self.label = f"{seed}/{profile.name}/{nodes}"
+        self.timing = Timing()
+        self.scheduler = Scheduler()
+        self.checks = Checks()
+        self.history = History()
+        self.ids = [f"n{number}" for number in range(1, nodes + 1)]
+        self.rng = Random(f"{self.label}/faults")  # noqa: S311 -- seeded on purpose
+        self.members: dict[str, Member] = {}
+        self.network = Network(self, self.ids, Random(f"{self.label}/network"))  # noqa: S311 -- seeded on purpose
+        for node_id in self.ids:
+            self.members[node_id] = Member(self, node_id, self.ids)
+        self.clients = [Client(self, number, KINDS[number % len(KINDS)]) for number in range(profile.clients)]
+        self.faults: Counter[str] = Counter()
+        self.guards: Counter[str] = Counter()
+        self.storming = False
+        self.draining = False
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    # -- the trace
+    def note(self, kind: str, where: str, text: str) -> None:
+        """A line of the trace."""
+        line = f"{self.scheduler.now:10.6f} {where:>9} {kind}: {text}"
+        self._tail.append(line)
+        self._hash.update(line.encode())
+
+    def trace_message(self, source: str, target: str, message: Message) -> None:
+        """A message that is being delivered."""
+        line = f"{self.scheduler.now:10.6f} {source} > {target}  {describe(message)}"
+        self._tail.append(line)
+        self._hash.update(line.encode())
+
+    # -- what faults use
+    def leader(self) -> Member | None:
+        """Who leads in the highest term, if anybody does."""
+        leading = [one for one in self.members.values() if one.up and one.replica.core.is_leader]
+        return max(leading, key=lambda one: one.replica.core.term, default=None)
+
+    def crash(self, member: Member, *, power: bool) -> None:
+        """End a process, and start it again later if nobody else has planned to."""
+        self._collect(member)
+        member.crash(power=power)
+        self.note("crash", member.id, "power" if power else "kill")
+        self.scheduler.after(6.0, self._restart, member, member.incarnation)
+
+    def plan_restart(self, member: Member, delay_s: float) -> None:
+        self.scheduler.after(delay_s, self._restart, member, member.incarnation)
+
+    def _restart(self, member: Member, incarnation: int) -> None:
+        if not member.up and member.incarnation == incarnation:
+            self.note("start", member.id, "")
+            member.start()
+
+    def _collect(self, member: Member) -> None:
+        if hasattr(member, "replica"):
+            self.guards.update({k: v for k, v in member.replica.core.counters.items() if isinstance(v, int)})
+            self.guards["snapshots_installed"] += member.replica.snapshots.installed_total
+            self.guards["elections_started"] += member.replica.election.elections
+
+    # -- phases
+    def run(self) -> None:
+        """All phases. Raises Violation."""
+        for member in self.members.values():
+            member.start()
+        for client in self.clients:
+            client.start()
+        self.scheduler.run_until(START_S + WARM_UP_S)
+        self._require(self.leader() is not None, "no progress", "no leader after the start")
+        steady = self._leadership()
+        self.storming = True
+        self.scheduler.after(0.0, self._storm)
+        self.scheduler.run_until(self.scheduler.now + self.profile.storm_s)
+        self._heal()
+        healed = self.scheduler.now
+        self.scheduler.run_until(healed + PROGRESS_S)
+        self._require(self.history.last_acknowledged_s > healed, "no progress", f"no write in {PROGRESS_S} s of calm")
+        self.scheduler.run_until(healed + max(PROGRESS_S, self.profile.calm_s))
+        if self.profile.steady_leader:
+            self._require(self._leadership() == steady, "deposed", f"leadership went from {steady} to {self._leadership()}")
+        self._drain()
+
+    def _leadership(self) -> tuple[str, int]:
+        leader = self.leader()
+        return (leader.id, leader.replica.core.term) if leader is not None else ("", 0)
+
+    def _require(self, holds: bool, kind: str, text: str) -> None:  # noqa: FBT001 -- reads as a sentence
+        if not holds:
+            raise Violation(kind, text)
+
+    def _storm(self) -> None:
+        if not self.storming or not self.profile.faults:
+            return
+        kinds = list(self.profile.faults)
+        kind = self.rng.choices(kinds, [self.profile.faults[one] for one in kinds])[0]
+        done = FAULTS[kind](self, self.rng)
+        if done:
+            self.faults[kind] += 1
+            self.note("fault", kind, done)
+        self.scheduler.after(self.profile.fault_gap_s * self.rng.expovariate(1.0), self._storm)
+
+    def _heal(self) -> None:
+        self.storming = False
+        self.note("healed", "", "")
+        self.network.heal_all()
+        for member in self.members.values():
+            member.slow_disk = 1.0
+            member.disk.full = False
+            member.disk.cut_in = 0
+            if member.up and member.replica.core.halted:
+                self.crash(member, power=False)
+            if not member.up:
+                self._restart(member, member.incarnation)
+
+    def _drain(self) -> None:
+        self.draining = True
+        end = self.scheduler.now + DRAIN_S
+        while not self._settled():
+            if self.scheduler.now >= end:
+                raise Violation("left behind", "; ".join(map(self._state, self.members.values())))
+            self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
+        digests = {one.id: one.machine.digest() for one in self.members.values()}
+        self._require(len(set(digests.values())) == 1, "digest", f"states differ: {digests}")
+        leader = self.leader()
+        if leader is not None:
+            judge(self.history, leader)
+
+    def _settled(self) -> bool:
+        leader = self.leader()
+        if leader is None or any(client._operation is not None and not client._operation.done for client in self.clients):
+            return False
+        last = leader.log.last_index
+        return all(one.up and one.replica.core.applied == last for one in self.members.values())
+
+    def _state(self, member: Member) -> str:
+        if not member.up:
+            return f"{member.id} down"
+        core = member.replica.core
+        return f"{member.id} {core.engine.role} t{core.term} applied {core.applied} of {member.log.last_index} {core.halted}"
+
+    # -- the end
+    def result(self, violation: str) -> Result:
+        """What there is to say about the run."""
+        for member in self.members.values():
+            self._collect(member)
+        history = self.history
+        return Result(
+            seed=self.seed,
+            profile=self.profile.name,
+            nodes=len(self.ids),
+            virtual_s=self.scheduler.now - START_S,
+            steps=self.scheduler.steps,
+            messages=self.network.messages,
+            elections=self.checks.elections,
+            snapshots=sum(one.disk.operations["rename"] for one in self.members.values()),
+            installed=self.guards["snapshots_installed"],
+            acknowledged=history.acknowledged,
+            unknown=history.unknown,
+            reads=history.reads,
+            faults=self.faults,
+            guards=self.guards,
+            trace_hash=self._hash.hexdigest(),
+            violation=violation,
+            tail=list(self._tail),
+        )
+
+
+def describe(message: Message) -> str:
+    """One line, without payloads and without what depends on the compressor's version."""
+    if type(message) is AppendEntries:
+        m = message
+        return (
+            f"append t{m.term} #{m.sequence} after {m.prev_index}/t{m.prev_term}"
+            f" +{len(m.entries)} commit {m.commit}"
+        )
+    if type(message) is SnapshotChunk:
+        return f"snapshot t{message.term} {message.index}/t{message.last_term} at {message.offset}"
+    return repr(message)
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """What the engine and the modules hold globally, set for a simulation and put back afterwards."""
+    saved = seams.syncobj.monotonicTime, seams.syncobj.random, engine.Node.__hash__
+    constants = replica.MARK_BYTES, snapshots.CHUNK_BYTES
+    engine.Node.__hash__ = lambda node: zlib.crc32(node.id.encode())
+    replica.MARK_BYTES, snapshots.CHUNK_BYTES = MARK_BYTES, CHUNK_BYTES  # type: ignore[misc] -- final elsewhere
+    try:
+        yield
+    finally:
+        seams.syncobj.monotonicTime, seams.syncobj.random, engine.Node.__hash__ = saved
+        replica.MARK_BYTES, snapshots.CHUNK_BYTES = constants  # type: ignore[misc] -- as above
+
+
+def simulate(seed: int, profile: str | Profile, nodes: int = 3) -> Result:
+    """One run, judged."""
+    with pinned():
+        world = World(seed, PROFILES[profile] if isinstance(profile, str) else profile, nodes)
+        violation = ""
+        try:
+            world.run()
+        except Violation as found:
+            violation = str(found)
+            world.note("VIOLATION", "", violation)
+        return world.result(violation)
