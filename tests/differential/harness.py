@@ -167,6 +167,7 @@ LOOSE: dict[bytes, Loosen] = {
     b"SCAN": scanned, b"SSCAN": scanned, b"HSCAN": scanned_pairs, b"ZSCAN": scanned_pairs,
     b"SPOP": unordered, b"SRANDMEMBER": unordered, b"HRANDFIELD": unordered_pairs, b"ZRANDMEMBER": unordered_pairs,
 }  # fmt: skip
+CURSOR_AT = {b"SCAN": 1, b"SSCAN": 2, b"HSCAN": 2, b"ZSCAN": 2}
 DRAWS = frozenset((b"SRANDMEMBER", b"HRANDFIELD", b"ZRANDMEMBER"))
 """Only a draw of all members (count 1000 here) does not depend on chance."""
 TOLERANCE = {b"TTL": 2, b"EXPIRETIME": 2, b"PTTL": 5000, b"PEXPIRETIME": 5000}
@@ -177,7 +178,7 @@ def same(argv: list[bytes], ours: Seen, theirs: Seen) -> bool:
     name = argv[0].upper()
     if name in TOLERANCE and ours[0] == theirs[0] == "integer" and min(ours[1], theirs[1]) > 0:
         return bool(abs(ours[1] - theirs[1]) <= TOLERANCE[name])
-    if name == b"SCAN" and (argv[1] != b"0" or b"100000" not in argv):
+    if name in CURSOR_AT and (b"0" not in argv[CURSOR_AT[name] :][:1] or b"100000" not in argv):
         return ours[0] == theirs[0]  # cursors are numbers of our own; only a scan that ends at once is comparable
     if name == b"EVALSHA" and ours[0] == theirs[0] == "error":
         return bool(ours[1].split()[0] == theirs[1].split()[0])  # Redis adds where in the Lua text it happened
