@@ -41,17 +41,17 @@ _ADD_WORDS: Final = frozenset({b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"})
 class _AddOptions:
     """The words between key and scores."""
 
-    nx: bool
+    nx: bool = False
     """Only add."""
-    xx: bool
+    xx: bool = False
     """Only update."""
-    gt: bool
+    gt: bool = False
     """Update only to a greater score."""
-    lt: bool
+    lt: bool = False
     """Update only to a lesser score."""
-    ch: bool
+    ch: bool = False
     """Count what was updated, too."""
-    incr: bool
+    incr: bool = False
     """Scores are increments."""
 
     def check(self, pairs: int) -> None:
@@ -80,6 +80,10 @@ class _AddOptions:
         return wanted
 
 
+_PLAIN: Final = _AddOptions()
+_INCREMENT: Final = _AddOptions(incr=True)
+
+
 def _parse_add(argv: Argv, *, incr: bool) -> tuple[_AddOptions, list[tuple[bytes, float]]]:
     at, words = 2, set()
     while at < len(argv) and (word := argv[at].upper()) in _ADD_WORDS:
@@ -88,10 +92,13 @@ def _parse_add(argv: Argv, *, incr: bool) -> tuple[_AddOptions, list[tuple[bytes
     count = len(argv) - at
     if count == 0 or count % 2:
         raise syntax_error()
-    options = _AddOptions(
-        nx=b"NX" in words, xx=b"XX" in words, gt=b"GT" in words, lt=b"LT" in words, ch=b"CH" in words,
-        incr=incr or b"INCR" in words,
-    )  # fmt: skip
+    if not words:
+        options = _INCREMENT if incr else _PLAIN
+    else:
+        options = _AddOptions(
+            nx=b"NX" in words, xx=b"XX" in words, gt=b"GT" in words, lt=b"LT" in words, ch=b"CH" in words,
+            incr=incr or b"INCR" in words,
+        )  # fmt: skip
     options.check(count // 2)
     scores = [parse_float(raw) for raw in argv[at::2]]
     return options, list(zip(argv[at + 1 :: 2], scores, strict=True))
