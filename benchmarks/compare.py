@@ -165,7 +165,10 @@ class Run:
     def remember_memory(self, system: str, pids: list[int]) -> None:
         """Keep and show one figure a process."""
         found = [resident_mib(pid) for pid in pids]
-        self.results.figures[f"{system}/memory MiB"] = found
+        figure = (
+            "memory MiB" if self.extent.memory_keys == MEMORY_KEYS else f"memory MiB, {self.extent.memory_keys} keys"
+        )
+        self.results.figures[f"{system}/{figure}"] = found
         shown = ", ".join(f"{one:.0f}" for one in found)
         self.console.print(f"memory of {system} with {self.extent.memory_keys:,} keys: {shown} MiB a process")
 
@@ -209,7 +212,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run it all; 0 unless it was interrupted, or a goal was missed and ``--check`` asked."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     base = QUICK if arguments.quick else FULL
     extent = Extent(
