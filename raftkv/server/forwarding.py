@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 HELD_MAX: Final = 100_000
 """Tickets waiting for a leader at one node; one more is refused as busy."""
+NUMBER_DIGITS: Final = 15
+"""Hex digits of the boot id that the first request's number is made of: 60 of 64 bits."""
 GRACE_S: Final = 1.0
 """How much longer than the leader's own time-out a follower waits for its answer."""
 
@@ -103,7 +105,8 @@ class Forwarder:
         self._metrics = metrics
         self._call_soon = call_soon
         self._request_s = request_s
-        self._number = 0
+        self._number = int(raft.me.boot_id[:NUMBER_DIGITS], 16)
+        """Begins anywhere at each start: the answer to a request of this node's former life must find nobody."""
         self._outbox: list[Ticket] = []
         self._held: deque[Ticket] = deque()
         self._sent: dict[int, _Sent] = {}
@@ -128,7 +131,9 @@ class Forwarder:
         now = self._clock.monotonic()
         if not ticket.deadline:
             ticket.deadline = now + self._request_s
-        if now >= ticket.deadline:
+        if isinstance(ticket, _Remote | _RemoteGroupTicket):
+            ticket.fail(NoLeaderError("this node does not lead; nothing was done"))  # its own node asks again
+        elif now >= ticket.deadline:
             ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
         elif len(self._held) >= HELD_MAX:
             ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
@@ -240,7 +245,7 @@ class Forwarder:
                 self._proposer.add(_Remote(self, peer, number, proto, commands, group.data, group.database))
             else:
                 done = _RemoteGroup(self, peer, number, proto, group.kind if group.run is None else RUN)
-                self._proposer.add(GroupTicket(group, commands, proto, done))
+                self._proposer.add(_RemoteGroupTicket(group, commands, proto, done))
 
     def reply(self, peer: str, answer: _Answer) -> None:
         """Queue an answer; all of one turn of the loop leave together."""
@@ -277,6 +282,12 @@ class _Remote(Ticket):
 
     def fail(self, error: RaftKVError) -> None:
         self._forwarder.reply(self._peer, _failed(self._number, error))
+
+
+class _RemoteGroupTicket(GroupTicket):
+    """A transaction, watch or session request of another node's client."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
