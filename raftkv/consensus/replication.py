@@ -109,6 +109,9 @@ class Replication:
         due = now - progress.last_sent >= core.timing.heartbeat_s
         if peer in self._down and not due:
             return
+        if progress.in_flight and now - progress.last_progress > core.timing.election_max_s:
+            progress.restart(progress.match_index + 1)  # a lost append or reply: go back to what is known, which may be compacted
+            core.count("flight_restarts")
         if progress.next_index <= log.first_index or progress.needs_snapshot:
             progress.needs_snapshot = True
             if due:
@@ -116,9 +119,6 @@ class Replication:
                 progress.last_sent = now
                 core.wire.send(peer, Heartbeat(core.term, self._sequence))
             return
-        if progress.in_flight and now - progress.last_progress > core.timing.election_max_s:
-            progress.restart(progress.match_index + 1)  # a lost append or reply: go back to what is known
-            core.count("flight_restarts")
         if progress.probing:
             if now - progress.probe_sent >= core.timing.heartbeat_s:
                 progress.probe_sent = now
