@@ -222,7 +222,13 @@ class Snapshots:
             sending.sent, sending.last_ack = sending.acked, now
         meta, total = sending.info.meta, sending.info.size_bytes
         while sending.sent < total and sending.sent - sending.acked < WINDOW_CHUNKS * CHUNK_BYTES:
-            data = self._store.raw(sending.info, sending.sent, CHUNK_BYTES)
+            try:
+                data = self._store.raw(sending.info, sending.sent, CHUNK_BYTES)
+            except SnapshotError:
+                # Newer ones took its place while a slow follower was being served: it gets the newest next time.
+                core.count("snapshots_replaced")
+                del self._sending[peer]
+                return
             chunk = SnapshotChunk(core.term, meta.index, meta.term, total, sending.sent, data)
             if not core.wire.send(peer, chunk):
                 return
