@@ -137,11 +137,19 @@ class ReadIndex:
         for pending in (self._rounds, self._requests):
             for number in [number for number, one in pending.items() if now > one.deadline]:
                 self._waiting[:0] = pending.pop(number).reads
+        late: list[_Waiting] = []
         if self._waiting and self._waiting[0].deadline <= now:
             late = [one for one in self._waiting if one.deadline <= now]
             self._waiting = [one for one in self._waiting if one.deadline > now]
-            for one in late:
-                one.done(0, NoLeaderError("no leader confirmed the read in time; nothing was read"))
+        for confirmed in self._confirmed:
+            # Confirmed, but this node does not catch up: the link on which entries would come may be cut.
+            if confirmed.reads and confirmed.reads[0].deadline <= now:
+                late += [one for one in confirmed.reads if one.deadline <= now]
+                confirmed.reads = [one for one in confirmed.reads if one.deadline > now]
+        if late:
+            self._confirmed = [one for one in self._confirmed if one.reads]
+        for one in late:
+            one.done(0, NoLeaderError("no leader confirmed the read in time, or its entries are missing; nothing was read"))
 
     def _fail_all(self, error: RaftKVError) -> None:
         groups = [self._waiting, *(one.reads for one in (*self._rounds.values(), *self._requests.values()))]
