@@ -183,10 +183,19 @@ class StateMachine:
         return encoded
 
     # ------------------------------------------------------------ reads
-    def read(self, database: int, commands: Sequence[Argv], now_ms: int, rng: Random) -> list[Reply]:
-        """Run commands that do not write, on the state as it is. ``now_ms`` decides what has expired."""
+    def reading(self, now_ms: int, rng: Random) -> Context:
+        """A context for commands that do not write. ``now_ms`` decides what has expired."""
         self.keyspace.now_ms = max(self.stamp_ms, now_ms)
-        return self._run_all(Context(self.keyspace, database, self.index, rng), commands)
+        return Context(self.keyspace, 0, self.index, rng)
+
+    def run(self, context: Context, database: int, commands: Sequence[Argv]) -> list[Reply]:
+        """Run commands that do not write, on the state as it is."""
+        context.db_index = database
+        return self._run_all(context, commands)
+
+    def read(self, database: int, commands: Sequence[Argv], now_ms: int, rng: Random) -> list[Reply]:
+        """:meth:`reading` and :meth:`run` in one."""
+        return self.run(self.reading(now_ms, rng), database, commands)
 
     @property
     def next_expiry_ms(self) -> int | None:

@@ -35,6 +35,12 @@ QUERY_BUFFER_BYTES_MAX: Final = 1024 * 1024 * 1024
 UNAUTHENTICATED_ARGUMENTS_MAX: Final = 10
 UNAUTHENTICATED_BULK_BYTES_MAX: Final = 16 * 1024
 
+SHORT_BYTES_MAX: Final = 512
+"""One command in so few bytes is parsed without hiredis."""
+_SHORT_LINES: Final = {b"*%d" % words: 2 * words + 2 for words in range(1, UNAUTHENTICATED_ARGUMENTS_MAX)}
+"""First line to the number of lines (the empty one at the end counts)."""
+_SHORT_LENGTHS: Final = [b"$%d" % length for length in range(SHORT_BYTES_MAX + 1)]
+
 _ARGUMENT_BYTES_MIN: Final = len(b"$0\r\n\r\n")
 _CRLF_BYTES: Final = 2
 _STAR: Final = ord("*")
@@ -237,7 +243,7 @@ class ReferenceParser:
 class RequestParser:
     """The server's parser of one client connection; see the module's text. Bytes in, commands out, no I/O."""
 
-    __slots__ = ("_fast_bytes_max", "_reader", "_reference", "aligned")
+    __slots__ = ("_fast_bytes_max", "_reader", "_reference", "_short_bytes_max", "aligned")
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self.aligned = False
@@ -247,6 +253,7 @@ class RequestParser:
         self._reference = ReferenceParser(limits)
         self._reader = hiredis.Reader()
         self._fast_bytes_max = _fast_bytes_max(limits)
+        self._short_bytes_max = min(SHORT_BYTES_MAX, self._fast_bytes_max)
 
     @property
     def error(self) -> ProtocolError | None:
@@ -271,11 +278,17 @@ class RequestParser:
         """
         self._reference.authenticated()
         self._fast_bytes_max = _fast_bytes_max(self.limits)
+        self._short_bytes_max = min(SHORT_BYTES_MAX, self._fast_bytes_max)
 
     def feed(self, data: bytes) -> list[list[bytes]]:
         """All commands that ``data`` completes, in order; see ``aligned`` and ``error`` afterwards."""
-        commands: list[list[bytes]] = []
         reference = self._reference
+        if len(data) <= self._short_bytes_max and not reference.buffered and reference.error is None:
+            command = _one_short_command(data)
+            if command is not None:
+                self.aligned = True
+                return [command]
+        commands: list[list[bytes]] = []
         if reference.buffered or reference.error is not None:
             self.aligned = False
             data = reference.consume(data, commands, one=True)
@@ -315,6 +328,20 @@ class RequestParser:
             commands += found
             return done
         return 0
+
+
+def _one_short_command(data: bytes) -> list[bytes] | None:
+    """The command, when ``data`` is exactly one of a few short words (a client that does not pipeline).
+
+    A third of the time of a trip through hiredis and back: the lines between the CRLFs are the answer if every
+    length line is that of its word. A word that holds CRLF itself makes too many lines, and takes the long way.
+    """
+    words = data.split(b"\r\n")
+    if len(words) != _SHORT_LINES.get(words[0]) or words[-1]:
+        return None
+    lengths = words[1:-1:2]
+    command = words[2::2]
+    return command if lengths == [_SHORT_LENGTHS[len(word)] for word in command] else None
 
 
 def _fast_bytes_max(limits: Limits) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from raftkv.commands.registry import TABLE, Argv, Command, lookup
 from raftkv.errors import CommandError, RaftKVError
@@ -12,13 +11,10 @@ from raftkv.protocol.replies import Reply
 
 if TYPE_CHECKING:
     from raftkv.clock import Clock
-    from raftkv.server.connection import _ConnectionTicket
     from raftkv.server.metrics import CommandStat, Metrics
     from raftkv.server.slowlog import Slowlog
     from raftkv.server.state import Client
-
-_ERROR: Final = ord("-")
-_GET: Final = (b"GET", b"get")
+    from raftkv.server.tickets import Ticket
 
 
 class Accounting:
@@ -45,28 +41,34 @@ class Accounting:
                 self._stats[name] = found
         return found
 
-    def account(self, ticket: _ConnectionTicket, replies: Sequence[Reply] | None, encoded: bytes) -> None:
-        """A pipeline was answered. ``replies`` is None when the leader encoded them."""
-        seconds = self.clock.monotonic() - ticket.started
-        commands, names = ticket.commands, ticket.names
-        if len(names) == 1:
-            (name,) = names
-            self._stat(name, commands[0]).observe_many(len(commands), seconds)
-            if name in _GET and replies is not None:
-                missed = replies.count(None)
-                self.misses += missed
-                self.hits += len(commands) - missed
-        else:
-            for name, count in Counter(argv[0] for argv in commands).items():
-                self._stat(name, next(argv for argv in commands if argv[0] == name)).observe_many(count, seconds)
-        if replies is not None and (encoded[0] == _ERROR or b"\r\n-" in encoded):
-            self._account_errors(commands, replies)
-        if seconds * 1e6 >= self.slowlog.threshold_us >= 0:
-            client = ticket.client
-            micros = int(seconds * 1e6)
-            self.slowlog.note(commands[0], micros, client.address, client.name, self.wall_s)
+    def monotonic(self) -> float:
+        """Clock.monotonic()."""
+        return self.clock.monotonic()
 
-    def _account_errors(self, commands: list[Argv], replies: Sequence[Reply]) -> None:
+    def tickets(self, tickets: Sequence[Ticket], started: float) -> None:
+        """Tickets that started together were answered. Those of other nodes' clients are counted there."""
+        seconds = self.clock.monotonic() - started
+        counts: dict[bytes, int] = {}
+        samples: dict[bytes, Argv] = {}
+        for ticket in tickets:
+            if ticket.client is not None:
+                for argv in ticket.commands:
+                    name = argv[0]
+                    if name in counts:
+                        counts[name] += 1
+                    else:
+                        counts[name], samples[name] = 1, argv
+        for name, count in counts.items():
+            self._stat(name, samples[name]).observe_many(count, seconds)
+        micros = int(seconds * 1e6)
+        if micros >= self.slowlog.threshold_us >= 0:
+            for ticket in tickets:
+                client = ticket.client
+                if client is not None:
+                    self.slowlog.note(ticket.commands[0], micros, client.address, client.name, self.wall_s)
+
+    def errors(self, commands: list[Argv], replies: Sequence[Reply]) -> None:
+        """Some of the replies are errors."""
         for argv, reply in zip(commands, replies, strict=True):
             if isinstance(reply, RaftKVError):
                 self._stat(argv[0], argv).errors += 1

@@ -34,6 +34,7 @@ TICKETS_MAX: Final = 64
 
 READ: Final = 1
 WRITE: Final = 2
+ERROR_REPLY: Final = ord("-")
 
 _IMMEDIATE: Final = frozenset({"EXEC", "DISCARD", "MULTI", "WATCH", "RESET", "QUIT", "RAFT.SESSION RUN"})
 """Commands that are not queued inside MULTI."""
@@ -43,7 +44,7 @@ class Connection(asyncio.Protocol):
     """Implements asyncio.Protocol for one accepted socket."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_kind", "_locked", "_node", "_parser", "_reading", "_task", "_tickets", "_transport", "client",
+        "_backlog", "_blocked", "_closed", "_kind", "_locked", "_node", "_parser", "_reading", "_task", "_tickets", "_transport", "client",
         "context", "plain",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._kind = 0
         self._backlog: deque[tuple[list[Argv], bytes | None]] = deque()
         self._blocked = False
+        self._closed = False
         self._locked = bool(settings.requirepass)
         self._reading = True
         self._task: asyncio.Task[None] | None = None
@@ -102,7 +104,7 @@ class Connection(asyncio.Protocol):
         commands = parser.feed(data)
         if commands and not client.closing:
             client.commands += len(commands)
-            client.last_interaction = node.clock.monotonic()
+            client.last_interaction = node.now
             raw = data if parser.aligned else None
             if self._blocked or self._backlog:
                 self._backlog.append((commands, raw))
@@ -123,7 +125,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         client = self.client
-        client.closing = True
+        self._closed = client.closing = True
         self._backlog.clear()
         if self._task is not None:
             self._task.cancel()
@@ -171,20 +173,21 @@ class Connection(asyncio.Protocol):
         )
 
     def _run(self, commands: list[Argv], raw: bytes | None) -> None:
-        if self.plain and not self._node.detour:
-            names = {argv[0] for argv in commands}
-            kind = self._node.classify(names)
+        node = self._node
+        if self.plain and not node.detour:
+            kinds = node.kinds
+            kind = kinds.get(commands[0][0], 0) if len(commands) == 1 else node.classify({argv[0] for argv in commands})
             if kind:
                 if self._tickets and kind != self._kind:
                     self._block(commands, raw)
                 else:
-                    self._start(kind, commands, raw, names)
+                    self._start(kind, commands, raw, mute=False)
                 return
         self._step(commands)
 
-    def _start(self, kind: int, commands: list[Argv], raw: bytes | None, names: set[bytes], *, mute: bool = False) -> None:
+    def _start(self, kind: int, commands: list[Argv], raw: bytes | None, *, mute: bool) -> None:
         self._kind = kind
-        ticket = _ConnectionTicket(self, commands, raw, names, self.client.last_interaction, mute=mute)
+        ticket = _ConnectionTicket(self, commands, raw, mute=mute)
         self._tickets.append(ticket)
         if kind == READ:
             self._node.reader.add(ticket)
@@ -194,16 +197,16 @@ class Connection(asyncio.Protocol):
     def completed(self, ticket: _ConnectionTicket) -> None:
         """A ticket has its replies: send all that are next in order."""
         tickets = self._tickets
-        if self._transport.is_closing():
-            return
         if tickets[0] is not ticket:
             return
-        while tickets and tickets[0].reply is not None:
-            done = tickets.popleft()
-            if not done.mute:
-                self._node.metrics.bytes_out += len(done.reply or b"")
-                self._transport.write(done.reply or b"")
-        if not tickets:
+        while tickets:
+            reply = tickets[0].reply
+            if reply is None:
+                return
+            if not tickets.popleft().mute and not self._closed:
+                self._node.metrics.bytes_out += len(reply)
+                self._transport.write(reply)
+        if self._blocked or self.client.closing:
             self._blocked = False
             self._pump()
         if not self._reading and len(tickets) + len(self._backlog) < TICKETS_MAX // 2:
@@ -307,8 +310,7 @@ class Connection(asyncio.Protocol):
         if client.reply_skip:
             client.reply_skip -= 1
             self._judge()
-        part = commands[at:end]
-        self._start(kind, part, None, {argv[0] for argv in part}, mute=mute)
+        self._start(kind, commands[at:end], None, mute=mute)
         return end - at
 
     def _execute(self, command: Command, argv: Argv) -> None:
@@ -371,43 +373,32 @@ class Connection(asyncio.Protocol):
 class _ConnectionTicket(Ticket):
     """Commands of one pipeline of one connection."""
 
-    __slots__ = ("_connection", "mute", "names", "reply", "started")
+    __slots__ = ("_connection", "client", "mute", "reply")
 
-    def __init__(
-        self,
-        connection: Connection,
-        commands: list[Argv],
-        raw: bytes | None,
-        names: set[bytes],
-        started: float,
-        *,
-        mute: bool,
-    ) -> None:
-        super().__init__(commands, raw, connection.client.db)
-        self._connection = connection
-        self.names = names
-        self.started = started
+    def __init__(self, connection: Connection, commands: list[Argv], raw: bytes | None, *, mute: bool) -> None:
+        # Made for each pipeline: the fields of the base class are set here, to save a call.
+        self.commands = commands
+        self.raw = raw
+        self.client = client = connection.client
+        self.database = client.db
         self.mute = mute
         self.reply: bytes | None = None
+        self._connection = connection
 
     @property
     def proto(self) -> int:
         return self._connection.client.proto
 
-    @property
-    def client(self) -> Client:
-        """Who asked."""
-        return self._connection.client
-
     def answer(self, replies: Sequence[Reply]) -> None:
         connection = self._connection
-        self.reply = reply = encode_many(replies, connection.client.proto)
-        connection.node.account(self, replies, reply)
+        proto = connection.client.proto
+        self.reply = reply = encode(replies[0], proto) if len(replies) == 1 else encode_many(replies, proto)
+        if reply[0] == ERROR_REPLY or (len(replies) > 1 and b"\r\n-" in reply):
+            connection.node.errors(self.commands, replies)
         connection.completed(self)
 
     def answer_raw(self, replies: bytes) -> None:
         self.reply = replies
-        self._connection.node.account(self, None, replies)
         self._connection.completed(self)
 
     def fail(self, error: RaftKVError) -> None:

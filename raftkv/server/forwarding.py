@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from raftkv.consensus.node import RaftNode
     from raftkv.machine.machine import StateMachine
     from raftkv.protocol.replies import Reply
+    from raftkv.server.accounting import Accounting
     from raftkv.server.metrics import Metrics
     from raftkv.server.proposer import Proposer
 
@@ -73,6 +74,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class _Sent:
     ticket: Ticket
     peer: str
+    started: float
     deadline: float
 
 
@@ -97,6 +99,7 @@ class Forwarder:
         call_soon: Callable[[Callable[[], None]], object],
         *,
         request_s: float,
+        account: Accounting,
     ) -> None:
         self._raft = raft
         self._machine = machine
@@ -105,10 +108,12 @@ class Forwarder:
         self._metrics = metrics
         self._call_soon = call_soon
         self._request_s = request_s
+        self._account = account
         self._number = int(raft.me.boot_id[:NUMBER_DIGITS], 16)
         """Begins anywhere at each start: the answer to a request of this node's former life must find nobody."""
         self._outbox: list[Ticket] = []
-        self._held: deque[Ticket] = deque()
+        self._held: deque[tuple[Ticket, float]] = deque()
+        """Tickets without a leader, and until when they may wait."""
         self._sent: dict[int, _Sent] = {}
         self._answers: dict[str, list[_Answer]] = {}
 
@@ -124,26 +129,18 @@ class Forwarder:
 
     def take_back(self, tickets: list[Ticket]) -> None:
         """Tickets that certainly were not done, because this node does not lead (any more)."""
+        deadline = self._clock.monotonic() + self._request_s
         for ticket in tickets:
-            self._hold(ticket)
-
-    def _hold(self, ticket: Ticket) -> None:
-        now = self._clock.monotonic()
-        if not ticket.deadline:
-            ticket.deadline = now + self._request_s
-        if isinstance(ticket, _Remote | _RemoteGroupTicket):
-            ticket.fail(NoLeaderError("this node does not lead; nothing was done"))  # its own node asks again
-        elif now >= ticket.deadline:
-            ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
-        elif len(self._held) >= HELD_MAX:
-            ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
-        else:
-            self._held.append(ticket)
+            if isinstance(ticket, _Remote | _RemoteGroupTicket):
+                ticket.fail(NoLeaderError("this node does not lead; nothing was done"))  # its own node asks again
+            elif len(self._held) >= HELD_MAX:
+                ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
+            else:
+                self._held.append((ticket, deadline))
 
     def _flush(self) -> None:
         tickets, self._outbox = self._outbox, []
-        for ticket in tickets:
-            self._held.append(ticket)
+        self.take_back(tickets)
         self.retry()
 
     def retry(self) -> None:
@@ -151,25 +148,24 @@ class Forwarder:
         if not self._held:
             return
         leader = self._raft.leader_id
+        held, self._held = self._held, deque()
         if self._raft.is_leader and not self._raft.replica.transferring_to:
-            held, self._held = self._held, deque()
-            for ticket in held:
+            for ticket, _ in held:
                 self._proposer.add(ticket)
         elif leader and leader != self._raft.me.node_id and self._raft.links.connected(leader):
-            held, self._held = self._held, deque()
-            self._send(leader, held)
+            self._send(leader, [ticket for ticket, _ in held])
         else:
             now = self._clock.monotonic()
-            held, self._held = self._held, deque()
-            for ticket in held:
-                if ticket.deadline and now < ticket.deadline:
-                    self._held.append(ticket)
+            for ticket, deadline in held:
+                if now < deadline:
+                    self._held.append((ticket, deadline))
                 else:
-                    self._hold(ticket)
+                    ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
 
-    def _send(self, leader: str, tickets: deque[Ticket]) -> None:
+    def _send(self, leader: str, tickets: list[Ticket]) -> None:
         numbers, protos, parts = [], [], [header(0)]
-        deadline = self._clock.monotonic() + self._request_s + GRACE_S
+        now = self._clock.monotonic()
+        deadline = now + self._request_s + GRACE_S
         sent: dict[int, _Sent] = {}
         for ticket in tickets:
             self._number += 1
@@ -180,12 +176,12 @@ class Forwarder:
             else:
                 raw = ticket.raw if ticket.raw is not None else encode_commands(ticket.commands)
                 parts += plain(ticket.database, len(ticket.commands), [raw])
-            sent[self._number] = _Sent(ticket, leader, deadline)
+            sent[self._number] = _Sent(ticket, leader, now, deadline)
         if self._raft.send_application(leader, _encode(_Parcel(numbers, protos, b"".join(parts), []))):
             self._sent.update(sent)
             self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket in tickets)
         else:
-            self.take_back(list(tickets))
+            self.take_back(tickets)
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- the callback's shape
@@ -216,6 +212,8 @@ class Forwarder:
             sent = self._sent.pop(answer.number, None)
             if sent is not None:
                 self._answer(sent.ticket, answer)
+                if sent.ticket.group is None:
+                    self._account.tickets([sent.ticket], sent.started)
         if parcel.numbers:
             self._serve(peer, parcel)
 
@@ -223,7 +221,7 @@ class Forwarder:
         if answer.error is not None:
             error = ForwardedError(*answer.error)
             if error.definite and error.code == "CLUSTERDOWN":
-                self._hold(ticket)
+                self.take_back([ticket])
             else:
                 ticket.fail(error)
         elif answer.parts is not None:

@@ -66,7 +66,8 @@ class ServerNode(Routing, Accounting):
         self.settings = settings
         self.clock = clock
         self.log = logs.get_logger("raftkv.server")
-        self.started = clock.monotonic()
+        self.started = self.now = clock.monotonic()
+        """``now`` is brought up to date by housekeeping: exact enough for idle times, and free."""
         self.run_id = secrets.token_hex(20)
         self.clients = ClientRegistry()
         self.metrics = Metrics()
@@ -82,11 +83,12 @@ class ServerNode(Routing, Accounting):
         self.proposer = Proposer(
             self.raft, self.machine, clock, self.metrics, self._loop.call_soon,
             entry_bytes_max=settings.max_batch_bytes, pending_bytes_max=settings.max_pending_bytes, refused=self._refused,
+            account=self,
         )  # fmt: skip
-        self.reader = Reader(self.raft, self.machine, Random(), self._loop.call_soon)  # noqa: S311 -- SRANDMEMBER & co
+        self.reader = Reader(self.raft, self.machine, Random(), self._loop.call_soon, self)  # noqa: S311 -- SRANDMEMBER & co
         self.forwarder = Forwarder(
             self.raft, self.machine, self.proposer, clock, self.metrics, self._loop.call_soon,
-            request_s=settings.request_timeout_ms / 1000,
+            request_s=settings.request_timeout_ms / 1000, account=self,
         )  # fmt: skip
         self.raft.links.on_application = self.forwarder.on_parcel
         self.raft.on_link.append(self.forwarder.on_link)
@@ -160,7 +162,7 @@ class ServerNode(Routing, Accounting):
 
     def _housekeep(self) -> None:
         self._housekeeper = self._loop.call_later(HOUSEKEEPING_S, self._housekeep)
-        now = self.clock.monotonic()
+        self.now = now = self.clock.monotonic()
         self.forwarder.sweep()
         self.metrics.sample(now)
         self.release_paused(now)

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from raftkv.clock import Clock
     from raftkv.machine.machine import StateMachine
     from raftkv.replicator import Replicator
+    from raftkv.server.accounting import Accounting
     from raftkv.server.metrics import Metrics
     from raftkv.server.tickets import Ticket
 
-ENTRIES_IN_FLIGHT: Final = 3
+ENTRIES_IN_FLIGHT: Final = 2
 """Entries proposed and not applied; what comes meanwhile waits and forms the next. More gives smaller entries."""
 ENTRY_COMMANDS_MAX: Final = 16_384
 """One entry takes at most so many commands, so that applying it does not hold up everything else for long."""
@@ -42,6 +43,7 @@ class Proposer:
         entry_bytes_max: int,
         pending_bytes_max: int,
         refused: Callable[[list[Ticket]], None],
+        account: Accounting,
     ) -> None:
         """``refused`` gets tickets that certainly were not proposed because this node does not lead."""
         self._replicator = replicator
@@ -52,6 +54,7 @@ class Proposer:
         self._entry_bytes_max = entry_bytes_max
         self._pending_bytes_max = pending_bytes_max
         self._refused = refused
+        self._account = account
         self._waiting: deque[Ticket] = deque()
         self._waiting_bytes = 0
         self._in_flight = 0
@@ -116,14 +119,18 @@ class Proposer:
         self._machine.prepare(entry, commands)
         self._metrics.observe_batch(sum(map(len, commands)), len(entry))
         self._in_flight += 1
-        self._replicator.propose(entry, _Answer(self, owners))
+        self._replicator.propose(entry, _Answer(self, owners, self._account.monotonic()))
 
-    def applied(self, owners: list[list[Ticket]], results: Any, error: RaftKVError | None) -> None:
+    def applied(
+        self, owners: list[list[Ticket]], started: float, results: Any, error: RaftKVError | None
+    ) -> None:
         """The entry's outcome arrived: answer everybody in order, then go on with what waited."""
         self._in_flight -= 1
         if error is None:
             for tickets, result in zip(owners, results, strict=True):
                 _answer(tickets, result)
+                if tickets[0].group is None:
+                    self._account.tickets(tickets, started)
         else:
             tickets = [ticket for group in owners for ticket in group]
             if error.definite and error.code == "CLUSTERDOWN":
@@ -146,14 +153,15 @@ class Proposer:
 class _Answer:
     """The callback of one entry (an object with slots is cheaper than a closure)."""
 
-    __slots__ = ("_owners", "_proposer")
+    __slots__ = ("_owners", "_proposer", "_started")
 
-    def __init__(self, proposer: Proposer, owners: list[list[Ticket]]) -> None:
+    def __init__(self, proposer: Proposer, owners: list[list[Ticket]], started: float) -> None:
         self._proposer = proposer
         self._owners = owners
+        self._started = started
 
     def __call__(self, results: object, error: RaftKVError | None) -> None:
-        self._proposer.applied(self._owners, results, error)
+        self._proposer.applied(self._owners, self._started, results, error)
 
 
 def _close(
@@ -176,9 +184,9 @@ def _answer(tickets: list[Ticket], result: Any) -> None:
         return
     at = 0
     for ticket in tickets:
-        end = at + len(ticket.commands)
-        ticket.answer(result[at:end])
-        at = end
+        count = len(ticket.commands)
+        ticket.answer(result[at : at + count])
+        at += count
 
 
 def tick_group() -> Group:

@@ -48,6 +48,7 @@ class Routing:
         }
         self._data_names = frozenset(plain)
         self._read_names = frozenset(name for name, one in plain.items() if not one.write)
+        self.kinds = {name: _WRITE if one.write else _READ for name, one in plain.items()}
         self.detour = False
         self.leadership_changed()
 

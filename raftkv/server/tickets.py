@@ -13,6 +13,7 @@ from raftkv.commands.registry import Argv
 from raftkv.errors import RaftKVError
 from raftkv.machine.batch import Group
 from raftkv.protocol.replies import Reply
+from raftkv.server.state import Client
 
 
 class Ticket:
@@ -21,16 +22,17 @@ class Ticket:
     ``raw`` is their RESP form if it is at hand. Exactly one of :meth:`answer` and :meth:`fail` is called, once.
     """
 
-    __slots__ = ("commands", "database", "deadline", "group", "raw")
+    __slots__ = ("commands", "database", "raw")
+
+    group: Group | None = None
+    """Anything but independent commands: a transaction, a session's request, a watch."""
+    client: Client | None = None
+    """The connection of this node that sent it, for command statistics."""
 
     def __init__(self, commands: list[Argv], raw: bytes | None, database: int) -> None:
         self.commands = commands
         self.raw = raw
         self.database = database
-        self.group: Group | None = None
-        """Anything but independent commands: a transaction, a session's request, a watch."""
-        self.deadline = 0.0
-        """Set when the ticket has to wait for a leader."""
 
     def answer(self, replies: Sequence[Reply]) -> None:
         """One reply for each command (one in all for a group)."""
@@ -53,7 +55,7 @@ class Ticket:
 class GroupTicket(Ticket):
     """A group with a function to be called with its result."""
 
-    __slots__ = ("_done", "_proto")
+    __slots__ = ("_done", "_proto", "group")
 
     def __init__(
         self, group: Group, commands: list[Argv], proto: int, done: Callable[[Any, RaftKVError | None], None]
