@@ -136,7 +136,7 @@ class ReadIndex:
         now = self._core.monotonic()
         for pending in (self._rounds, self._requests):
             for number in [number for number, one in pending.items() if now > one.deadline]:
-                self._waiting[:0] = pending.pop(number).reads
+                self._wait_again(pending.pop(number))
         late: list[_Waiting] = []
         if self._waiting and self._waiting[0].deadline <= now:
             late = [one for one in self._waiting if one.deadline <= now]
@@ -151,6 +151,11 @@ class ReadIndex:
         for one in late:
             one.done(0, NoLeaderError("no leader confirmed the read in time, or its entries are missing; nothing was read"))
 
+    def _wait_again(self, asked: _Round) -> None:
+        """Its reads go back to those that wait, oldest first: the first one's deadline stands for all."""
+        self._waiting[:0] = asked.reads
+        self._waiting.sort(key=lambda one: one.deadline)
+
     def _fail_all(self, error: RaftKVError) -> None:
         groups = [self._waiting, *(one.reads for one in (*self._rounds.values(), *self._requests.values()))]
         groups += [one.reads for one in self._confirmed]
@@ -163,10 +168,9 @@ class ReadIndex:
 
     def leadership_changed(self) -> None:
         """Rounds of a former leadership prove nothing any more: their reads wait for the next leader."""
-        for number in sorted(self._rounds):
-            self._waiting[:0] = self._rounds.pop(number).reads
-        for number in sorted(self._requests):
-            self._waiting[:0] = self._requests.pop(number).reads
+        for pending in (self._rounds, self._requests):
+            for number in sorted(pending):
+                self._wait_again(pending.pop(number))
 
     # ------------------------------------------------------------ messages
     def on_probe(self, peer: str, message: ReadProbe) -> bool:
@@ -200,4 +204,4 @@ class ReadIndex:
         if message.index:
             self._confirmed.append(_Confirmed(message.index, message.now_ms, asked.reads))
         else:
-            self._waiting[:0] = asked.reads
+            self._wait_again(asked)
