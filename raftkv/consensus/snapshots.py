@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from pysyncobj.config import SERIALIZER_STATE
 
+from persistence.errors import SnapshotError
 from persistence.snapshots import EXTRA_BYTES_MAX, snapshot_name
 from raftkv.consensus.core import Core
 from raftkv.consensus.messages import Entry, SnapshotAck, SnapshotChunk
