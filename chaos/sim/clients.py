@@ -272,7 +272,7 @@ def _integer(result: object) -> int:
 def judge(history: History, member: Member) -> None:
     """At the end, the state of a node against everything that clients know."""
     def value(*words: bytes) -> object:
-        return member.machine.read(0, [list(words)], member.machine.stamp_ms, member.rng)[0]
+        return member.look(list(words), member.machine.stamp_ms)
 
     for name, key in history.keys.items():
         if name not in history.lists:

@@ -324,7 +324,7 @@ class Member:
         answer = self._remember(done)
 
         def ready(now_ms: int, error: RaftKVError | None) -> None:
-            reply = None if error is not None else self.machine.read(0, [command], now_ms, self.rng)[0]
+            reply = None if error is not None else self.look(command, now_ms)
             answer(reply, error)
 
         def ask() -> None:
@@ -332,6 +332,11 @@ class Member:
             self.replica.reads.pump()
 
         self.call(ask)
+
+    def look(self, command: list[bytes], now_ms: int) -> object:
+        """The reply of a command that does not write, on the state as it is."""
+        machine = self.machine
+        return machine.run(machine.reading(now_ms, self.rng), 0, [command])[0]
 
     def _on_digest(self, index: int, digest: int) -> None:
         if self.replica.core.is_leader:

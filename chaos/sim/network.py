@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HELD_MAX: Final = 20_000
 """Messages that a cut connection holds; more are refused as by a full buffer."""
+JAMMED_S: Final = 0.3
+"""A connection that is so far behind when the network heals is given up."""
 LOST_WITH_BREAK: Final = 0.6
 """Share of broken connections whose messages in flight are lost; the others deliver them late."""
 
@@ -170,5 +172,7 @@ class Network:
             self.heal(*pair)
         for link in self.links.values():
             link.slow = 1.0
-            if link.dead:
+            if link.dead or link.last_arrival > self._world.scheduler.now + JAMMED_S:
                 self.break_link(link)
+                link.lost_before = link.epoch
+                link.last_arrival = 0.0
