@@ -47,6 +47,8 @@ LEADER_CHECK_S: Final = 15.0
 """A follower serves by forwarding and says nothing of it, so who leads is asked anew at this interval."""
 LEADER_SEARCH_S: Final = 0.2
 """The same while no leader is known."""
+OPENING_POLL_S: Final = 0.005
+"""While one operation opens the session, the others that need it look again at this interval."""
 
 _REFUSED: Final = frozenset({"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN", "READONLY"})
 """The command certainly did not happen, and may later or elsewhere."""
@@ -72,6 +74,9 @@ class Exchange:
     payload: bytes
     replies: int
     timeout_s: float
+    """For the node, from having a connection or beginning to make one."""
+    wait_s: float
+    """For all, waiting for a connection of the pool included."""
     connection: Any = None
     """Use this held connection instead of one of the pool."""
     hold: bool = False
@@ -237,6 +242,7 @@ class Policy:
         self._checked = monotonic()
         self._turn = 0
         self._session: Session | None = None
+        self._opening = False
         self._lock = threading.Lock()
 
     # ---------------------------------------------------------------- connecting
@@ -354,8 +360,7 @@ class Policy:
         address = self._pick()
         check = self.monotonic() - self._checked > (LEADER_CHECK_S if self.leader else LEADER_SEARCH_S)
         argvs = [argv for request in chunk for argv in request.argvs()] + [_STATUS] * check
-        timeout_s = min(left_s, self.options.attempt_timeout_s)
-        outcome = yield Exchange(address, encode_commands(argvs), len(argvs), timeout_s)
+        outcome = yield Exchange(address, encode_commands(argvs), len(argvs), self.options.attempt_timeout_s, left_s)
         self._settle(chunk, outcome, address, budget)
         if check and len(outcome.replies) == len(argvs):
             self._learn(address, outcome.replies[-1])
@@ -433,16 +438,37 @@ class Policy:
             if request.kind is not Kind.WRITE or request.session is not None or request.done:
                 continue
             while not self._take(request):
-                opening = Request([[b"RAFT.SESSION", b"OPEN"]], Kind.READ)  # one too many expires unused
-                while not opening.done:
-                    yield from self._attempt([opening], budget)
-                if isinstance(opening.reply, Exception):
-                    for one in chunk:
-                        if not one.done:
-                            one.finish(opening.reply)
+                if not self._begin_opening():
+                    yield Wait(OPENING_POLL_S)
+                    continue
+                try:
+                    opened = yield from self._open(chunk, budget)
+                finally:
+                    self._opening = False
+                if not opened:
                     return
-                with self._lock:
-                    self._session = Session(opening.reply)
+
+    def _begin_opening(self) -> bool:
+        """Whether this operation is the one to open a session; the others wait for it."""
+        with self._lock:
+            if self._opening:
+                return False
+            self._opening = True
+            return True
+
+    def _open(self, chunk: Sequence[Request], budget: _Budget) -> Generator[Effect, Outcome, bool]:
+        """Open a session; or finish all of ``chunk`` with the reason why there is none, and return False."""
+        opening = Request([[b"RAFT.SESSION", b"OPEN"]], Kind.READ)  # may be repeated: one too many expires unused
+        while not opening.done:
+            yield from self._attempt([opening], budget)
+        if isinstance(opening.reply, Exception):
+            for request in chunk:
+                if not request.done:
+                    request.finish(opening.reply)
+            return False
+        with self._lock:
+            self._session = Session(opening.reply)
+        return True
 
     def _take(self, request: Request) -> bool:
         session = self._session
@@ -474,13 +500,13 @@ class Policy:
         """
         budget = _Budget(self)
         while True:
-            if budget.left_s() <= 0:
+            left_s = budget.left_s()
+            if left_s <= 0:
                 self._give_up([request], budget)
                 raise request.reply
             address = self._pick()
-            timeout_s = min(budget.left_s(), self.options.attempt_timeout_s)
             payload = encode_commands(request.argvs())
-            outcome = yield Exchange(address, payload, 1, timeout_s, hold=True)
+            outcome = yield Exchange(address, payload, 1, self.options.attempt_timeout_s, left_s, hold=True)
             self._settle([request], outcome, address, budget)
             if outcome.connection is not None:
                 return address, outcome.connection
@@ -495,8 +521,8 @@ class Policy:
         answered, so that the connection has no watches left.
         """
         argvs = list(request.argvs())
-        timeout_s = min(self.options.deadline_s, self.options.attempt_timeout_s)
-        outcome = yield Exchange(address, encode_commands(argvs), len(argvs), timeout_s, connection, hold=True)
+        timeout_s, wait_s = self.options.attempt_timeout_s, self.options.deadline_s
+        outcome = yield Exchange(address, encode_commands(argvs), len(argvs), timeout_s, wait_s, connection, hold=True)
         if outcome.error is None:
             reply = _decisive(outcome.replies)
             if request.atomic and reply is None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from raftkv.client.errors import ClosedError, ConnectionLostError, NoAnswerError
 from raftkv.client.policy import Exchange, Outcome, Policy
-from raftkv.client.pool import Slots
+from raftkv.client.pool import Slots, Turn
 from raftkv.errors import BusyError, NoLeaderError, ProtocolError, RaftKVError
 from raftkv.protocol.decoder import Push, ReplyParser
 
@@ -23,6 +23,13 @@ def split_address(address: str) -> tuple[str, int]:
     """Host and port of ``host:port`` or ``[ipv6]:port``."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def excused(outcome: Outcome, given_s: float, timeout_s: float) -> Outcome:
+    """A node that was given less than half of its time, because the deadline came, is not to blame for its silence."""
+    if isinstance(outcome.error, NoAnswerError) and given_s < timeout_s / 2:
+        return replace(outcome, error=ConnectionLostError(outcome.error.message))
+    return outcome
 
 
 class Connection:
@@ -75,17 +82,20 @@ class Pool:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._slots: Slots[Connection] = Slots(policy.options.max_connections)
-        self._freed = threading.Condition()
+        self._lock = threading.Lock()
         self._closed = False
 
     def perform(self, effect: Exchange) -> Outcome:
         """Carry out one exchange; errors of the network are part of the outcome. Raises ClosedError."""
-        until = time.monotonic() + effect.timeout_s
+        deadline = time.monotonic() + effect.wait_s
         if effect.connection is not None:
             held: Connection = effect.connection
-            return held.exchange(effect.payload, effect.replies, until)
+            return held.exchange(effect.payload, effect.replies, min(deadline, time.monotonic() + effect.timeout_s))
         try:
-            connection = self._connect(effect.address, until)
+            idle = self._grant(effect.address, deadline)
+            begun = time.monotonic()
+            until = min(deadline, begun + effect.timeout_s)
+            connection = idle or self._open(effect.address, until)
         except ClosedError:
             raise
         except RaftKVError as error:
@@ -93,6 +103,7 @@ class Pool:
         reusable = hold = False
         try:
             outcome = connection.exchange(effect.payload, effect.replies, until)
+            outcome = excused(outcome, until - begun, effect.timeout_s)
             reusable = outcome.error is None
             hold = effect.hold and reusable and not any(isinstance(reply, RaftKVError) for reply in outcome.replies)
         finally:
@@ -102,37 +113,49 @@ class Pool:
 
     def release(self, address: str, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back."""
-        with self._freed:
+        with self._lock:
             if reusable and not self._closed:
                 self._slots.give(address, connection)
             else:
                 connection.close()
                 self._slots.drop()
-            self._freed.notify()
 
     def close(self) -> None:
         """Close what is idle; what is busy is closed when its exchange ends."""
-        with self._freed:
+        with self._lock:
             self._closed = True
             for connection in self._slots.drain():
                 connection.close()
-            self._freed.notify_all()
 
-    def _connect(self, address: str, until: float) -> Connection:
+    def _grant(self, address: str, deadline: float) -> Connection | None:
+        """A place in the pool: an idle connection, or None for a new one."""
         while True:
-            with self._freed:
-                while (grant := None if self._closed else self._slots.take(address)) is None:
-                    if self._closed:
-                        raise ClosedError("the client was closed")
-                    if not self._freed.wait(until - time.monotonic()):
-                        raise BusyError(f"all {self._policy.options.max_connections} connections are in use")
+            woken = threading.Event()
+            with self._lock:
+                turn = None if self._closed else self._slots.enter(address, woken.set)
+            if turn is not None and turn.grant is None:
+                self._wait(turn, woken, deadline)
+            if turn is None or turn.grant is None:
+                raise ClosedError("the client was closed")
+            grant = turn.grant
             if grant.evict is not None:
                 grant.evict.close()
-            if grant.idle is None:
-                return self._open(address, until)
-            if not grant.idle.stale():
+            if grant.idle is None or not grant.idle.stale():
                 return grant.idle
             self.release(address, grant.idle, reusable=False)
+
+    def _wait(self, turn: Turn[Connection], woken: threading.Event, deadline: float) -> None:
+        try:
+            if woken.wait(max(0.0, deadline - time.monotonic())):
+                return
+            error: BaseException = BusyError(f"all {self._policy.options.max_connections} connections are in use")
+        except BaseException as interrupt:  # noqa: BLE001 -- raised again below, when the place has been given up
+            error = interrupt
+        with self._lock:
+            evicted = self._slots.leave(turn)
+        if evicted is not None:
+            evicted.close()
+        raise error
 
     def _open(self, address: str, until: float) -> Connection:
         connection: Connection | None = None
@@ -146,8 +169,7 @@ class Pool:
         except BaseException:
             if connection is not None:
                 connection.close()
-            with self._freed:
+            with self._lock:
                 self._slots.drop()
-                self._freed.notify()
             raise
         return connection

@@ -9,8 +9,8 @@ from typing import Any
 
 from raftkv.client.errors import ClosedError, ConnectionLostError, NoAnswerError
 from raftkv.client.policy import Exchange, Outcome, Policy
-from raftkv.client.pool import Slots
-from raftkv.client.sockets import READ_BYTES, split_address
+from raftkv.client.pool import Slots, Turn
+from raftkv.client.sockets import READ_BYTES, excused, split_address
 from raftkv.errors import BusyError, NoLeaderError, ProtocolError, RaftKVError
 from raftkv.protocol.decoder import Push, ReplyParser
 
@@ -70,17 +70,20 @@ class Pool:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._slots: Slots[Connection] = Slots(policy.options.max_connections)
-        self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def perform(self, effect: Exchange) -> Outcome:
         """Carry out one exchange; errors of the network are part of the outcome. Raises ClosedError."""
-        until = asyncio.get_running_loop().time() + effect.timeout_s
+        now = asyncio.get_running_loop().time
+        deadline = now() + effect.wait_s
         if effect.connection is not None:
             held: Connection = effect.connection
-            return await held.exchange(effect.payload, effect.replies, until)
+            return await held.exchange(effect.payload, effect.replies, min(deadline, now() + effect.timeout_s))
         try:
-            connection = await self._connect(effect.address, until)
+            idle = await self._grant(effect.address, deadline)
+            begun = now()
+            until = min(deadline, begun + effect.timeout_s)
+            connection = idle or await self._open(effect.address, until)
         except ClosedError:
             raise
         except RaftKVError as error:
@@ -88,6 +91,7 @@ class Pool:
         reusable = hold = False
         try:
             outcome = await connection.exchange(effect.payload, effect.replies, until)
+            outcome = excused(outcome, until - begun, effect.timeout_s)
             reusable = outcome.error is None
             hold = effect.hold and reusable and not any(isinstance(reply, RaftKVError) for reply in outcome.replies)
         finally:
@@ -102,46 +106,44 @@ class Pool:
         else:
             connection.close()
             self._slots.drop()
-        self._wake()
 
     def close(self) -> None:
         """Close what is idle; what is busy is closed when its exchange ends."""
         self._closed = True
         for connection in self._slots.drain():
             connection.close()
-        self._wake()
 
-    def _wake(self) -> None:
-        """Let all that wait look again. (A task that is woken alone may be cancelled, and the place be lost.)"""
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def _grant(self, address: str, until: float) -> Connection | None:
+    async def _grant(self, address: str, deadline: float) -> Connection | None:
         """A place in the pool: an idle connection, or None for a new one."""
         while True:
-            if self._closed:
+            turn = None if self._closed else await self._turn(address, deadline)
+            if turn is None or turn.grant is None:
                 raise ClosedError("the client was closed")
-            grant = self._slots.take(address)
-            if grant is not None:
-                if grant.evict is not None:
-                    grant.evict.close()
+            grant = turn.grant
+            if grant.evict is not None:
+                grant.evict.close()
+            if grant.idle is None or not grant.idle.stale():
                 return grant.idle
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
-            try:
-                async with asyncio.timeout_at(until):
-                    await future
-            except TimeoutError:
-                raise BusyError(f"all {self._policy.options.max_connections} connections are in use") from None
-            finally:
-                self._waiting.discard(future)
+            self.release(address, grant.idle, reusable=False)
 
-    async def _connect(self, address: str, until: float) -> Connection:
-        while (idle := await self._grant(address, until)) is not None:
-            if not idle.stale():
-                return idle
-            self.release(address, idle, reusable=False)
+    async def _turn(self, address: str, deadline: float) -> Turn[Connection]:
+        woken = asyncio.Event()
+        turn = self._slots.enter(address, woken.set)
+        if turn.grant is not None:
+            return turn
+        try:
+            async with asyncio.timeout_at(deadline):
+                await woken.wait()
+        except (TimeoutError, asyncio.CancelledError) as error:
+            evicted = self._slots.leave(turn)
+            if evicted is not None:
+                evicted.close()
+            if isinstance(error, TimeoutError):
+                raise BusyError(f"all {self._policy.options.max_connections} connections are in use") from None
+            raise
+        return turn
+
+    async def _open(self, address: str, until: float) -> Connection:
         connection: Connection | None = None
         try:
             connection = await Connection.open(address, until)
@@ -154,6 +156,5 @@ class Pool:
             if connection is not None:
                 connection.close()
             self._slots.drop()
-            self._wake()
             raise
         return connection

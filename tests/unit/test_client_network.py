@@ -67,7 +67,7 @@ class FakeNode:
 
     async def start(self, port=0):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", port)
-        self.address = "127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     def kill(self):
         self.server.close()
@@ -97,7 +97,7 @@ class FakeNode:
     def answer(self, argv, state):
         if self.hook is not None and (answer := self.hook(argv)) is not None:
             return answer
-        store, name = self.cluster.store, argv[0].upper()
+        name = argv[0].upper()
         if name == b"HELLO":
             password = self.cluster.password
             if password is not None and password not in argv:
@@ -520,6 +520,22 @@ def test_threads_share_a_client_and_its_session(cluster):
             thread.join(20)
     assert cluster.store.data == {b"n": b"400"}
     assert cluster.nodes[0].open_max <= 4
+
+
+def test_nobody_starves_for_a_connection(cluster):
+    async def scenario():
+        async with AsyncRaftKV(cluster.addresses, max_connections=2) as client:
+            done = [0] * 6
+
+            async def loop(place):
+                while min(done) < 20:
+                    await client.ping()
+                    done[place] += 1
+
+            await asyncio.gather(*(loop(place) for place in range(6)))
+            assert max(done) - min(done) <= 3
+
+    run(scenario())
 
 
 def test_a_cancelled_task_leaves_no_stray_reply_behind(cluster):

@@ -186,7 +186,7 @@ def test_at_the_deadline_a_write_in_doubt_is_unknown_and_any_other_is_not_done()
                     play.clock.now += effect.seconds
                     effect = flow.send(Outcome())
                 else:
-                    assert effect.timeout_s <= 1.0
+                    assert 0 < effect.wait_s <= 1.0
                     one = outcomes.pop(0)
                     effect = flow.send(Outcome(one) if isinstance(one, list) else Outcome((), one))
         assert type(request.reply) is expected
@@ -264,6 +264,28 @@ def test_a_session_is_replaced_before_the_server_would_run_out_of_replies():
     assert play.sent[-1][1] == [f"RAFT.SESSION RUN {'f' * 32} 1 0 INCR n"]
 
 
+def test_one_operation_opens_the_session_and_the_others_wait_for_it():
+    play = Play()
+    first, second = play.policy.run([one := write()]), play.policy.run([two := write()])
+    assert commands_of(next(first)) == ["RAFT.SESSION OPEN"]
+    assert isinstance(next(second), Wait)
+    assert isinstance(second.send(Outcome()), Wait)
+    assert commands_of(first.send(Outcome([SESSION]))) == [f"RAFT.SESSION RUN {SESSION.decode()} 1 0 INCR n"]
+    assert commands_of(second.send(Outcome())) == [f"RAFT.SESSION RUN {SESSION.decode()} 2 0 INCR n"]
+    for flow, reply in [(second, 2), (first, 1)]:
+        with pytest.raises(StopIteration):
+            flow.send(Outcome([reply]))
+    assert (one.reply, two.reply) == (1, 2)
+
+
+def test_an_opening_that_is_given_up_leaves_the_way_free():
+    play = Play()
+    flow = play.policy.run([write()])
+    next(flow)
+    flow.close()
+    assert play.run([write()], [SESSION], [1]) == [1]
+
+
 def test_an_abandoned_write_holds_nothing_back():
     play = Play()
     flow = play.policy.run([write()])
@@ -275,10 +297,10 @@ def test_an_abandoned_write_holds_nothing_back():
 
 
 def test_greeting_finds_the_leader_and_refuses_to_go_on_without_access():
-    play = Play(password="secret", client_name="me", db=3)  # noqa: S106 -- a test's
+    play = Play(password="secret", client_name="me", db=3)
     payload, count = play.policy.hello()
     assert count == 3
-    assert b"AUTH" in payload and b"secret" in payload and b"SETNAME" in payload
+    assert all(word in payload for word in (b"AUTH", b"secret", b"SETNAME"))
     ok = [{b"proto": 3}, b"OK"]
     assert not play.policy.greeted("a:1", [*ok, {b"role": b"follower", b"leader": b"b:2"}])
     assert play.policy.leader == "b:2"
