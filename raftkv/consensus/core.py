@@ -49,6 +49,8 @@ class Core:
     engine: Engine = field(init=False)
     transport: EngineTransport = field(init=False)
     halted: str = ""
+    wants_tick: bool = True
+    """Something changed that the engine's tick acts on. Without it a message costs no tick: the timer's suffices."""
     counters: dict[str, int] = field(default_factory=dict)
     """How often each guard had to act, for metrics and simulation coverage."""
 

@@ -57,8 +57,11 @@ class DurabilityGuard:
         self._pass_on(peer)
 
     def _pass_on(self, peer: str) -> None:
-        counted = min(self._acked[peer], self._core.log.durable_index)
-        self._core.deliver(
+        core = self._core
+        counted = min(self._acked[peer], core.log.durable_index)
+        if counted > core.engine.raftCommitIndex:
+            core.wants_tick = True
+        core.deliver(
             peer, {"type": "next_node_idx", "next_node_idx": counted + 1, "reset": False, "success": True}
         )
 

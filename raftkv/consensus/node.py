@@ -148,7 +148,8 @@ class RaftNode:
 
     def _on_message(self, peer: str, message: Message) -> None:
         self.replica.receive(peer, message)
-        self._schedule_tick()
+        if self.replica.core.wants_tick:
+            self._schedule_tick()
 
     def _on_bytes(self, peer: str) -> None:
         """Part of a large frame is progress too: its sender is alive."""
@@ -166,7 +167,6 @@ class RaftNode:
     def _on_durable(self) -> None:
         if not self._stopped:
             self.replica.on_durable()
-            self._schedule_tick()
 
     def _on_leader_change(self, leader: str) -> None:
         self._report("leader changed", leader=leader or "none", term=self.replica.core.term)

@@ -10,7 +10,7 @@ lag behind what the old one acknowledged: RedisRaft #19), and the question must 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,8 +23,8 @@ Done = Callable[[int, RaftKVError | None], None]
 
 WAITING_MAX: Final = 100_000
 """Barriers waiting at one node; one more is refused as busy."""
-ROUNDS_MAX: Final = 2
-"""Rounds in flight at once: the second overlaps the way of the first."""
+ROUNDS_MAX: Final = 1
+"""Rounds in flight at once. What arrives meanwhile shares the next one: measured, fewer and larger rounds win."""
 
 
 @dataclass(slots=True)
@@ -103,10 +103,13 @@ class ReadIndex:
         reads, self._waiting = self._waiting, []
         started = _Round(commit, reads, core.monotonic() + core.timing.election_max_s)
         self._rounds[self._round] = started
-        probe = ReadProbe(core.term, self._round)
-        for peer in core.peers:
-            core.wire.send(peer, probe)
+        self._probe(core.peers)
         self._confirm(self._round, started)
+
+    def _probe(self, peers: Iterable[str]) -> None:
+        probe = ReadProbe(self._core.term, self._round)
+        for peer in peers:
+            self._core.wire.send(peer, probe)
 
     def _ask_leader(self) -> None:
         core = self._core

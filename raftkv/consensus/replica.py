@@ -50,6 +50,8 @@ Applied = Callable[[object, RaftKVError | None], None]
 
 PENDING_MAX: Final = 4096
 """Proposals (batches) not yet applied; one more is refused as busy."""
+COMPACT_CHECK_S: Final = 0.1
+"""How often the compaction policy is asked."""
 MARK_BYTES: Final = 1024 * 1024
 """The compaction policy remembers one log index for each so many bytes."""
 
@@ -63,6 +65,12 @@ class Machine(Protocol):
 
     def dump(self) -> Iterable[bytes]: ...
     def load(self, chunks: Iterable[bytes]) -> None: ...
+
+
+_READ_MESSAGES: Final = frozenset({ReadProbe, ReadProbeAck, ReadIndexRequest, ReadIndexReply})
+"""Concern reads only."""
+_QUIET_MESSAGES: Final = frozenset({AppendEntries, AppendReply, Heartbeat}) | _READ_MESSAGES
+"""Their handlers ask for a tick when one is of use; all others always get one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,7 @@ class Replica:
         self._finished: list[tuple[Applied, object, RaftKVError | None]] = []
         self._marks: deque[tuple[int, int]] = deque()
         self._log_bytes = 0
+        self._compact_due = 0.0
         self._leader = ""
         self._was_leader = False
         self._started = False
@@ -159,7 +168,7 @@ class Replica:
 
     # ------------------------------------------------------------ in
     def receive(self, peer: str, message: Message) -> None:
-        """A message of another member. Call :meth:`tick` soon after (once for many messages)."""
+        """A message of another member. Call :meth:`tick` soon after if ``core.wants_tick`` (once for many messages)."""
         core = self.core
         if core.halted or not self._started:
             return
@@ -171,10 +180,15 @@ class Replica:
         self._guarded(lambda: handler(peer, message))
         if core.log.sequence > core.log.durable_sequence:
             core.log.request_sync()
+        if type(message) in _READ_MESSAGES:
+            self.reads.pump()
+        elif type(message) not in _QUIET_MESSAGES or core.committed > core.applied or core.halted:
+            core.wants_tick = True
 
     def tick(self) -> None:
         """Time has passed or something arrived: commit, apply, elect, send, answer."""
         core = self.core
+        core.wants_tick = False
         if core.log.failed is not None:
             core.halt(f"the log cannot be written: {core.log.failed}")
         if not core.halted:
@@ -187,7 +201,8 @@ class Replica:
     def on_durable(self) -> None:
         """The log reports that more of it is durable."""
         self.durability.on_durable()
-        self.tick()
+        if self.core.wants_tick or not self.core.peers:
+            self.tick()
 
     def _tick(self) -> None:
         core = self.core
@@ -203,7 +218,9 @@ class Replica:
         self._note_leader()
         self.snapshots.send()
         self._expire_pending()
-        self._compact()
+        if core.monotonic() >= self._compact_due:
+            self._compact_due = core.monotonic() + COMPACT_CHECK_S
+            self._compact()
         if core.log.sequence > core.log.durable_sequence:
             core.log.request_sync()
 

@@ -196,6 +196,7 @@ class Replication:
 
     def _reset(self, peer: str, progress: Progress, message: AppendReply) -> None:
         self._durability.heard(peer)
+        self._core.wants_tick = True
         if message.sequence <= progress.floor:
             self._core.count("stale_resets")
             return
@@ -210,6 +211,8 @@ class Replication:
         if acked > self._core.log.last_index:
             self._core.halt(f"{peer} acknowledged {acked}, beyond this leader's last entry in its own term")
             return
+        if progress.probing or progress.in_flight_bytes >= WINDOW_BYTES:
+            self._core.wants_tick = True  # there may be more to send now
         progress.probing = False
         if acked > progress.match_index:
             progress.match_index = acked

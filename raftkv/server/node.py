@@ -253,7 +253,7 @@ def run(settings: Settings) -> int:
     """Run a node until SIGTERM or SIGINT. Returns the exit code; a refused start is said on standard error."""
     logs.configure(settings.loglevel, settings.logformat, secrets=(settings.requirepass, settings.peer_secret))
     gc.set_threshold(*GC_GENERATIONS)
-    sys.setswitchinterval(0.0005)  # the log's thread must not wait 5 ms for the interpreter when its fsync is done
+    sys.setswitchinterval(0.0001)  # the log's thread must not wait 5 ms for the interpreter when its fsync is done
     try:
         directory = DataDirectory.open(
             str(settings.data_dir), node_id=settings.node_id, cluster_id=settings.cluster_id
