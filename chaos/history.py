@@ -106,6 +106,10 @@ class Recorder:
         self._events: list[dict[str, Any]] = []
         self._file: TextIO | None = None if path is None else path.open("w", encoding="utf-8")
 
+    def now(self) -> float:
+        """Seconds since the history began."""
+        return self._monotonic() - self._started
+
     def invoke(self, process: int, model: Model, action: Action, key: str, argument: Any = None) -> Call:
         """Note that ``process`` is about to ask; tell the call what came of it."""
         fields = {"process": process, "model": model, "action": action, "key": key}
@@ -117,7 +121,7 @@ class Recorder:
         with self._lock:
             if len(self._events) >= EVENTS_MAX:
                 raise OverflowError(f"the history holds {EVENTS_MAX} events already")
-            event = {"time": self._monotonic() - self._started, "type": kind, **fields, "value": value}
+            event = {"time": self.now(), "type": kind, **fields, "value": value}
             self._events.append(event)
             if self._file is not None:
                 self._file.write(json.dumps(event) + "\n")

@@ -43,6 +43,8 @@ def wait_until(condition: Callable[[], Any], what: str, within_s: float = 30.0) 
 class Cluster:
     """Processes on this machine. ``settings`` are names of the settings table, for every node."""
 
+    wait_until = staticmethod(wait_until)
+
     def __init__(self, directory: Path, nodes: int = 3, **settings: object) -> None:
         self.members = free_layout(nodes, directory)
         self.env = TOLERANT | {f"RAFTKV_{name.upper()}": str(value) for name, value in settings.items()}
@@ -214,6 +216,12 @@ class Cluster:
 
 # ------------------------------------------------------------------------ fixtures
 CLUSTERS: pytest.StashKey[list[Cluster]] = pytest.StashKey()
+
+
+@pytest.fixture(name="wait_until", scope="session")
+def _wait_until() -> Callable[..., Any]:
+    """``wait_until(condition, "what", within_s=30)`` for tests: conftest cannot be imported by name."""
+    return wait_until
 
 
 @pytest.fixture
