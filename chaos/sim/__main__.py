@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="1..20", help="7 or 1..200")
     parser.add_argument("--profile", default="all", help=f"all, or of: {', '.join(PROFILES)} (comma-separated)")
     parser.add_argument("--nodes", default=3, type=int)
-    parser.add_argument("--trace", action="store_true", help="print the tail of the trace in any case")
+    parser.add_argument("--trace", nargs="?", const=400, default=0, type=int, help="print so many lines of the trace")
     parser.add_argument("--hashes", action="store_true", help="print each run's trace hash")
     parser.add_argument("--guards", action="store_true", help="print how often each guard acted")
     options = parser.parse_args(argv)
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             if options.hashes:
                 print(f"{name} {seed} {result.trace_hash}")
             if options.trace:
-                print("\n".join(result.tail))
+                print("\n".join(result.tail[-options.trace :]))
         failed += [one for one in results if one.violation]
         print(row(name, results, time.perf_counter() - begun), flush=True)
     if options.guards:

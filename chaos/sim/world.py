@@ -28,7 +28,7 @@ PROGRESS_S: Final = 5.0
 DRAIN_S: Final = 9.0
 """After the last request, all nodes must be equal within so long."""
 SETTLED_POLL_S: Final = 0.25
-TAIL_LINES: Final = 400
+TAIL_LINES: Final = 100_000
 MARK_BYTES: Final = 512
 CHUNK_BYTES: Final = 700
 """Small, so that compaction and chunked transfer happen with little data."""
