@@ -114,7 +114,8 @@ class Checks:
         log = member.log
         if log.last_index < self.highest:
             raise Violation("leader completeness", f"{member.id} leads with {log.last_index} < {self.highest}")
-        for index in range(max(log.first_index, self.highest - COMPARED_MAX), self.highest + 1):
+        # Behind a snapshot the log begins with a stand-in for the entry before the snapshot's last.
+        for index in range(max(log.first_index + 1, self.highest - COMPARED_MAX), self.highest + 1):
             known = self._committed.get(index)
             if known is not None and log.term_at(index) != known[0]:
                 raise Violation(

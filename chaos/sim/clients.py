@@ -108,6 +108,11 @@ class Client:
         """Begin soon."""
         self.world.scheduler.after(0.5 * self.rng.random(), self._next)
 
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._operation is not None and not self._operation.done
+
     # -- what to do
     def _next(self) -> None:
         self._operation = None

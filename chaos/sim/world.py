@@ -194,7 +194,7 @@ class World:
 
     def _settled(self) -> bool:
         leader = self.leader()
-        if leader is None or any(client._operation is not None and not client._operation.done for client in self.clients):
+        if leader is None or any(client.busy for client in self.clients):
             return False
         last = leader.log.last_index
         return all(one.up and one.replica.core.applied == last for one in self.members.values())
