@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from raftkv.commands.registry import Argv, Command, lookup
@@ -388,6 +389,9 @@ class _ConnectionTicket(Ticket):
     @property
     def proto(self) -> int:
         return self._connection.client.proto
+
+    def later(self) -> Iterable[Ticket]:
+        return islice(dropwhile(lambda one: one is not self, self._connection._tickets), 1, None)
 
     def answer(self, replies: Sequence[Reply]) -> None:
         connection = self._connection

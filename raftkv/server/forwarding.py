@@ -4,7 +4,8 @@ A ticket waits here while no leader is known (until its deadline: then it certai
 leader it is answered by that leader, or its outcome is unknown: when the link breaks, or nothing comes in time. The
 leader may also say that it certainly did nothing (it had just lost its leadership); then the ticket waits again.
 
-Replies carry the request's number, so that they cannot be crossed (failure class RedisRaft #26), whatever happens to
+Commands of one connection take effect in the order in which they were sent, also when some of them are refused and
+tried again (:meth:`Forwarder.take_back`). Replies carry the request's number, so that they cannot be crossed (failure class RedisRaft #26), whatever happens to
 leaders and links meanwhile.
 """
 
@@ -64,6 +65,8 @@ class _Parcel(msgspec.Struct, array_like=True):
     entry: bytes
     """The requests' groups in the form of a log entry (its stamp means nothing)."""
     answers: list[_Answer]
+    term: int = 0
+    """The leader's term that the sender knew: requests that were under way for longer must not be run now."""
 
 
 _decode = msgspec.msgpack.Decoder(_Parcel).decode
@@ -76,6 +79,8 @@ class _Sent:
     peer: str
     started: float
     deadline: float
+    until: float
+    """How long it may wait for a leader, should this one refuse it."""
 
 
 class ForwardedError(RaftKVError):
@@ -120,28 +125,42 @@ class Forwarder:
     # ------------------------------------------------------------ out
     def submit(self, ticket: Ticket) -> None:
         """Bring a write to the leader, wherever it is."""
-        if self._raft.is_leader and not self._held:
+        if self._raft.is_leader and not self._held and not self._outbox:
             self._proposer.add(ticket)
             return
         if not self._outbox:
             self._call_soon(self._flush)
         self._outbox.append(ticket)
 
-    def take_back(self, tickets: list[Ticket]) -> None:
-        """Tickets that certainly were not done, because this node does not lead (any more)."""
-        deadline = self._clock.monotonic() + self._request_s
+    def _flush(self) -> None:
+        tickets, self._outbox = self._outbox, []
+        until = self._clock.monotonic() + self._request_s
+        for ticket in tickets:
+            if len(self._held) >= HELD_MAX:
+                ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
+            else:
+                self._held.append((ticket, until))
+        self.retry()
+
+    def take_back(self, tickets: Sequence[Ticket], until: float = 0.0) -> None:
+        """Tickets that certainly were not done, because this node does not lead (any more): let them wait again.
+
+        They go before all that waits, because they were sent before it. One that was overtaken, because something of
+        the same sender behind it is on its way or done already, may not be tried again: that would turn the order round.
+        """
+        until = until or self._clock.monotonic() + self._request_s
+        waiting = {id(ticket) for ticket in (*tickets, *self._outbox, *(held for held, _ in self._held))}
+        kept: list[tuple[Ticket, float]] = []
         for ticket in tickets:
             if isinstance(ticket, _Remote | _RemoteGroupTicket):
                 ticket.fail(NoLeaderError("this node does not lead; nothing was done"))  # its own node asks again
-            elif len(self._held) >= HELD_MAX:
+            elif len(self._held) + len(kept) >= HELD_MAX:
                 ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
+            elif all(id(later) in waiting for later in ticket.later()):
+                kept.append((ticket, until))
             else:
-                self._held.append((ticket, deadline))
-
-    def _flush(self) -> None:
-        tickets, self._outbox = self._outbox, []
-        self.take_back(tickets)
-        self.retry()
+                ticket.fail(NoLeaderError("the leader changed, and later commands of this connection came first"))
+        self._held.extendleft(reversed(kept))
 
     def retry(self) -> None:
         """Bring held tickets on their way if there is a leader; called when one is found, and now and then."""
@@ -153,21 +172,25 @@ class Forwarder:
             for ticket, _ in held:
                 self._proposer.add(ticket)
         elif leader and leader != self._raft.me.node_id and self._raft.links.connected(leader):
-            self._send(leader, [ticket for ticket, _ in held])
+            self._send(leader, held)
         else:
-            now = self._clock.monotonic()
-            for ticket, deadline in held:
-                if now < deadline:
-                    self._held.append((ticket, deadline))
-                else:
-                    ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
+            self._held = held
+            self._expire_held()
 
-    def _send(self, leader: str, tickets: list[Ticket]) -> None:
+    def _expire_held(self) -> None:
+        now = self._clock.monotonic()
+        held, self._held = self._held, deque()
+        late = [ticket for ticket, until in held if until <= now]
+        self._held.extend(one for one in held if one[1] > now)
+        for ticket in late:
+            ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
+
+    def _send(self, leader: str, held: deque[tuple[Ticket, float]]) -> None:
         numbers, protos, parts = [], [], [header(0)]
         now = self._clock.monotonic()
         deadline = now + self._request_s + GRACE_S
         sent: dict[int, _Sent] = {}
-        for ticket in tickets:
+        for ticket, until in held:
             self._number += 1
             numbers.append(self._number)
             protos.append(ticket.proto)
@@ -176,12 +199,14 @@ class Forwarder:
             else:
                 raw = ticket.raw if ticket.raw is not None else encode_commands(ticket.commands)
                 parts += plain(ticket.database, len(ticket.commands), [raw])
-            sent[self._number] = _Sent(ticket, leader, now, deadline)
-        if self._raft.send_application(leader, _encode(_Parcel(numbers, protos, b"".join(parts), []))):
+            sent[self._number] = _Sent(ticket, leader, now, deadline, until)
+        parcel = _Parcel(numbers, protos, b"".join(parts), [], self._raft.replica.core.term)
+        if self._raft.send_application(leader, _encode(parcel)):
             self._sent.update(sent)
-            self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket in tickets)
+            self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket, _ in held)
         else:
-            self.take_back(tickets)
+            self._held = held
+            self._expire_held()
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- the callback's shape
@@ -208,22 +233,25 @@ class Forwarder:
         except msgspec.DecodeError:
             self._metrics.protocol_errors += 1
             return
+        refused: list[_Sent] = []
         for answer in parcel.answers:
             sent = self._sent.pop(answer.number, None)
-            if sent is not None:
-                self._answer(sent.ticket, answer)
-                if sent.ticket.group is None:
-                    self._account.tickets([sent.ticket], sent.started)
+            if sent is None:
+                continue
+            if answer.error is not None and answer.error[2] and answer.error[0] == NoLeaderError.code:
+                refused.append(sent)
+                continue
+            self._answer(sent.ticket, answer)
+            if sent.ticket.group is None:
+                self._account.tickets([sent.ticket], sent.started)
+        if refused:
+            self.take_back([sent.ticket for sent in refused], refused[0].until)
         if parcel.numbers:
             self._serve(peer, parcel)
 
     def _answer(self, ticket: Ticket, answer: _Answer) -> None:
         if answer.error is not None:
-            error = ForwardedError(*answer.error)
-            if error.definite and error.code == "CLUSTERDOWN":
-                self.take_back([ticket])
-            else:
-                ticket.fail(error)
+            ticket.fail(ForwardedError(*answer.error))
         elif answer.parts is not None:
             ticket.answer([[Raw(part) for part in answer.parts]])
         elif answer.index is not None:
@@ -237,6 +265,12 @@ class Forwarder:
 
     # ------------------------------------------------------------ the leader's side
     def _serve(self, peer: str, parcel: _Parcel) -> None:
+        if parcel.term != self._raft.replica.core.term:
+            # Meant for another term's leader: what its sender gave to that one's successor must not be overtaken.
+            error = NoLeaderError("the leader changed on the way; nothing was done")
+            for number in parcel.numbers:
+                self.reply(peer, _failed(number, error))
+            return
         for number, proto, group in zip(parcel.numbers, parcel.protos, groups(parcel.entry), strict=True):
             commands = self._machine.parse(group)
             if group.kind == 0 and group.run is None:

@@ -6,7 +6,7 @@ server itself waits for the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from raftkv.commands.registry import Argv
@@ -33,6 +33,10 @@ class Ticket:
         self.commands = commands
         self.raw = raw
         self.database = database
+
+    def later(self) -> Iterable[Ticket]:
+        """The same sender's tickets behind this one. None by default: one of which the next waits for the answer."""
+        return ()
 
     def answer(self, replies: Sequence[Reply]) -> None:
         """One reply for each command (one in all for a group)."""
