@@ -33,7 +33,18 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "raftkv.machine": frozenset({"errors", "protocol", "store", "commands"}),
     "raftkv.consensus": frozenset({"errors", "clock", "replicator"}),
     "raftkv.server": frozenset(
-        {"errors", "clock", "config", "config_values", "replicator", "protocol", "store", "commands", "machine", "consensus"}
+        {
+            "errors",
+            "clock",
+            "config",
+            "config_values",
+            "replicator",
+            "protocol",
+            "store",
+            "commands",
+            "machine",
+            "consensus",
+        }
     ),
     "raftkv.client": frozenset({"errors", "protocol"}),
     "raftkv.cli": frozenset({"errors", "clock", "config", "config_values", "protocol", "commands", "server", "client"}),
@@ -270,3 +281,12 @@ def test_every_command_is_documented():
     text = page.read_text(encoding="utf-8")
     missing = [name for name in load_commands() if not re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", text)]
     assert not missing, f"docs/commands.md:1: every command is documented; missing: {', '.join(missing)}"
+
+
+def test_every_setting_is_documented():
+    from raftkv.config import SETTINGS
+
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for setting in SETTINGS.values():
+        missing = [name for name in (setting.name, setting.flag, setting.env) if f"`{name}`" not in text]
+        assert not missing, f"docs/configuration.md:1: every setting is documented; missing: {', '.join(missing)}"
