@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 
+from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.profiles import PROFILES
 from chaos.sim.world import Result, simulate
 
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="1..20", help="7 or 1..200")
     parser.add_argument("--profile", default="all", help=f"all, or of: {', '.join(PROFILES)} (comma-separated)")
     parser.add_argument("--nodes", default=3, type=int)
+    parser.add_argument("--off", action="append", default=[], choices=sorted(GUARDS), help="switch this guard off")
+    parser.add_argument("--first", action="store_true", help="stop a profile at its first violation")
     parser.add_argument("--trace", nargs="?", const=400, default=0, type=int, help="print so many lines of the trace")
     parser.add_argument("--hashes", action="store_true", help="print each run's trace hash")
     parser.add_argument("--guards", action="store_true", help="print how often each guard acted")
@@ -64,19 +67,22 @@ def main(argv: list[str] | None = None) -> int:
         begun = time.perf_counter()
         results = []
         for seed in seeds_of(options.seeds):
-            result = simulate(seed, name, options.nodes)
+            with switched_off(options.off):
+                result = simulate(seed, name, options.nodes)
             guards.update(result.guards)
             results.append(result)
             if options.hashes:
                 print(f"{name} {seed} {result.trace_hash}")
             if options.trace:
                 print("\n".join(result.tail[-options.trace :]))
+            if options.first and result.violation:
+                break
         failed += [one for one in results if one.violation]
         print(row(name, results, time.perf_counter() - begun), flush=True)
     if options.guards:
         print("guards that acted: " + " ".join(f"{kind}:{count}" for kind, count in sorted(guards.items())))
     for result in failed:
-        print(f"\nVIOLATION {result.profile} seed {result.seed}: {result.violation}\n  {replay(result, [])}")
+        print(f"\nVIOLATION {result.profile} seed {result.seed}: {result.violation}\n  {replay(result, options.off)}")
     return 1 if failed else 0
 
 

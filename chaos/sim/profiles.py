@@ -16,11 +16,11 @@ class Profile:
     summary: str
     faults: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Kind (see :mod:`chaos.sim.faults`) and weight."""
-    fault_gap_s: float = 1.2
+    fault_gap_s: float = 0.8
     """Mean time between two faults."""
-    storm_s: float = 14.0
+    storm_s: float = 10.0
     """How long faults come."""
-    calm_s: float = 6.0
+    calm_s: float = 5.0
     """How long clients go on after everything was healed."""
     latency_s: float = 0.0008
     jitter_s: float = 0.0012
@@ -38,7 +38,7 @@ class Profile:
     cache_bytes: int = 16 << 10
     preallocate: bool = False
     clients: int = 4
-    think_s: float = 0.05
+    think_s: float = 0.1
     value_bytes: int = 24
     steady_leader: bool = False
     """None of the faults may cost the leader its office."""

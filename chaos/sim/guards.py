@@ -1,0 +1,177 @@
+"""Switches that turn one guard of the consensus layer off, for the simulation only: it must be able to fail.
+
+Each replaces one method or property by what the code would be without the guard. :data:`GUARDS` says what the guard stops;
+``tests/simulation`` shows, for each, a profile and seeds in which the simulation finds the violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from unittest import mock
+
+from chaos.sim.member import TimedLog
+from raftkv.consensus.appends import AppendGuard
+from raftkv.consensus.core import Core
+from raftkv.consensus.durability import DurabilityGuard
+from raftkv.consensus.election import ElectionGuard
+from raftkv.consensus.journal import JournalAdapter
+from raftkv.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    PreVote,
+    PreVoteGranted,
+    SnapshotAck,
+    SnapshotChunk,
+    Vote,
+)
+from raftkv.consensus.reads import ReadIndex
+from raftkv.consensus.replication import Replication
+from raftkv.consensus.snapshots import Snapshots
+from raftkv.machine.batch import Run
+from raftkv.machine.sessions import Session, Sessions
+
+Replacement = tuple[type, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What it stops, and what stands in its place when it is off."""
+
+    stops: str
+    replacements: tuple[Replacement, ...]
+
+
+# -- durability
+def _set_term_unsynced(self: JournalAdapter, term: int, voted_for: str | None) -> None:
+    self.log.set_hard_state(term, voted_for)
+
+
+def _reply_at_once(self: DurabilityGuard, peer: str, message: AppendReply) -> bool:
+    return self._core.wire.send(peer, message)
+
+
+# -- log and replies
+_on_reply = Replication.on_reply
+_on_vote = ElectionGuard.on_vote
+
+
+def _believe_every_reply(self: Replication, peer: str, message: AppendReply) -> None:
+    _on_reply(self, peer, replace(message, term=self._core.term))
+
+
+def _truncate_always(self: AppendGuard, peer: str, message: AppendEntries) -> None:
+    entries = list(message.entries)
+    self._to_engine(peer, message, message.prev_index, message.prev_term, entries, message.commit)
+
+
+def _agree_unclipped(self: AppendGuard, peer: str, message: AppendEntries, verified: int) -> None:
+    self.follow(peer, message.term, message.commit)
+    self.send(peer, verified + 1, reset=False, success=True)
+
+
+# -- elections
+def _campaign_at_once(self: ElectionGuard) -> None:
+    self._campaign()
+
+
+def _count_every_vote(self: ElectionGuard, peer: str, message: Vote) -> None:
+    self._votes = set()
+    _on_vote(self, peer, message)
+
+
+def _no_term_notice(self: ElectionGuard, peer: str, message: object) -> None:
+    return None
+
+
+def _grant_always(self: ElectionGuard, peer: str, message: PreVote) -> None:
+    self._core.wire.send(peer, PreVoteGranted(message.term))
+
+
+# -- snapshots and reads
+def _install_any(self: Snapshots, peer: str, message: SnapshotChunk) -> None:
+    incoming = self._receiving(message)
+    if message.offset == incoming.offset:
+        incoming.write(message.offset, message.data)
+    if incoming.offset < message.total_bytes:
+        self._core.wire.send(peer, SnapshotAck(message.term, message.index, incoming.offset))
+        return
+    self._incoming = None
+    self._install(peer, message, incoming.finish())
+
+
+def _confirm_at_once(self: ReadIndex, number: int, waiting: Any) -> None:
+    with mock.patch.object(Core, "is_majority", lambda _self, _others: True):
+        _confirm(self, number, waiting)
+
+
+_confirm = ReadIndex._confirm
+_start_round = ReadIndex._start_round
+
+
+def _start_without_own_entry(self: ReadIndex) -> None:
+    core = self._core
+    term = core.log.term_at(int(core.engine.raftCommitIndex))
+    with mock.patch.object(type(core.log), "term_at", lambda log, index: core.term if term is not None else None):
+        _start_round(self)
+
+
+def _run_again(self: Sessions, run: Run, now_ms: int) -> None:
+    self.by_id.setdefault(run.session, Session(1 << 40, now_ms))
+
+
+GUARDS: Final[dict[str, Guard]] = {
+    "fsync": Guard(
+        "what was acknowledged from memory is lost with the power",
+        (
+            (TimedLog, "durable_sequence", property(lambda log: log.sequence)),
+            (TimedLog, "durable_index", property(lambda log: log.last_index)),
+            (TimedLog, "sync", lambda _log: None),
+        ),
+    ),
+    "follower-durability": Guard(
+        "a follower acknowledges what it may forget", ((DurabilityGuard, "reply", _reply_at_once),)
+    ),
+    "vote-sync": Guard("a vote is forgotten and given again", ((JournalAdapter, "setCurrentTerm", _set_term_unsynced),)),
+    "stale-replies": Guard(
+        "an acknowledgement of an older leadership counts in this one", ((Replication, "on_reply", _believe_every_reply),)
+    ),
+    "truncation": Guard(
+        "a late append cuts entries that match and were acknowledged", ((AppendGuard, "_compare", _truncate_always),)
+    ),
+    "commit-clip": Guard(
+        "a tail that was never compared with the leader's is committed", ((AppendGuard, "_agree", _agree_unclipped),)
+    ),
+    "pre-vote": Guard(
+        "a node that was cut off comes back with a higher term and deposes the leader",
+        ((ElectionGuard, "_start_pre_vote", _campaign_at_once), (ElectionGuard, "_hears_leader", property(lambda _: False))),
+    ),
+    "stickiness": Guard(
+        "a node that cannot hear the leader deposes it",
+        ((ElectionGuard, "on_pre_vote", _grant_always), (ElectionGuard, "_hears_leader", property(lambda _: False))),
+    ),
+    "vote-count": Guard("a repeated message is a second vote", ((ElectionGuard, "on_vote", _count_every_vote),)),
+    "term-notice": Guard(
+        "a node with a higher term stays outside", ((ElectionGuard, "on_term_notice", _no_term_notice),)
+    ),
+    "snapshot-newer": Guard(
+        "an older snapshot takes the place of acknowledged entries", ((Snapshots, "on_chunk", _install_any),)
+    ),
+    "read-majority": Guard("a deposed leader answers reads", ((ReadIndex, "_confirm", _confirm_at_once),)),
+    "read-own-entry": Guard(
+        "a new leader reads before it knows what is committed", ((ReadIndex, "_start_round", _start_without_own_entry),)
+    ),
+    "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
+}
+
+
+@contextmanager
+def switched_off(names: Iterable[str]) -> Iterator[None]:
+    """Inside, the guards of these names do not act."""
+    with ExitStack() as stack:
+        for name in names:
+            for owner, attribute, replacement in GUARDS[name].replacements:
+                stack.enter_context(mock.patch.object(owner, attribute, replacement))
+        yield
