@@ -203,7 +203,8 @@ class World:
         if not member.up:
             return f"{member.id} down"
         core = member.replica.core
-        return f"{member.id} {core.engine.role} t{core.term} applied {core.applied} of {member.log.last_index} {core.halted}"
+        role = "leader" if core.is_leader else "follower"
+        return f"{member.id} {role} t{core.term} applied {core.applied} of {member.log.last_index} {core.halted}"
 
     # -- the end
     def result(self, violation: str) -> Result:
