@@ -116,6 +116,8 @@ class Links:
         self.info: dict[str, PeerInfo] = {peer: PeerInfo() for peer in addresses}
         self._out: dict[str, asyncio.StreamWriter] = {}
         self._inbound: dict[str, tuple[str, _Framed, asyncio.StreamWriter]] = {}
+        self._called = {peer: asyncio.Event() for peer in addresses}
+        """Set when a peer has dialled us."""
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._accepting: set[asyncio.Task[None]] = set()
@@ -150,6 +152,8 @@ class Links:
         if writer is None:
             return False
         transport = writer.transport
+        if transport.is_closing():  # the reader has not noticed yet, and a closed transport raises
+            return False
         if transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
             self.dropped += 1
             return False
@@ -166,7 +170,8 @@ class Links:
 
     def connected(self, peer: str) -> bool:
         """Whether messages to ``peer`` can leave now."""
-        return peer in self._out
+        writer = self._out.get(peer)
+        return writer is not None and not writer.transport.is_closing()
 
     async def _dial_for_ever(self, peer: str) -> None:
         delay = REDIAL_MIN_S
@@ -174,17 +179,17 @@ class Links:
         while True:
             try:
                 reader, writer = await self._dial(peer)
-            except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, HandshakeError, ValueError) as error:
+            except (TimeoutError, OSError, asyncio.IncompleteReadError, HandshakeError, ValueError) as error:
                 text = f"{type(error).__name__}: {error}"
                 if text != last and not isinstance(error, ConnectionError):
                     self.report("peer link refused", peer=peer, error=text)
                 last = text
-                await asyncio.sleep(delay * (0.5 + self._rng.random()))
-                delay = min(delay * 2, REDIAL_MAX_S)
+                called = await self._called_within(peer, delay * (0.5 + self._rng.random()))
+                delay = REDIAL_MIN_S if called else min(delay * 2, REDIAL_MAX_S)
                 continue
             delay, last = REDIAL_MIN_S, ""
             self._out[peer] = writer
-            self.on_link(peer, True)  # noqa: FBT003 -- (peer, up)
+            self.on_link(peer, True)
             try:
                 await reader.read(1)  # nothing is ever sent on this side: it ends when the link does
             except OSError:
@@ -192,7 +197,18 @@ class Links:
             finally:
                 self._out.pop(peer, None)
                 writer.close()
-                self.on_link(peer, False)  # noqa: FBT003 -- (peer, up)
+                self.on_link(peer, False)
+
+    async def _called_within(self, peer: str, seconds: float) -> bool:
+        """Wait before dialling again, but not longer than until ``peer`` dials us: it is up, and needs our answers."""
+        called = self._called[peer]
+        try:
+            async with asyncio.timeout(seconds):
+                await called.wait()
+        except TimeoutError:
+            return False
+        called.clear()
+        return True
 
     async def _dial(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self._addresses[peer]
@@ -234,18 +250,19 @@ class Links:
             writer.write(_pack({"error": error.message}))
             writer.close()
             return
-        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError):
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
             writer.close()
             return
         _tune(writer)
         protocol = _Framed(self, peer)
-        transport = writer.transport
+        transport = cast("asyncio.Transport", writer.transport)
         protocol.connection_made(transport)
         old = self._inbound.get(peer)
         if old is not None:
             old[2].transport.abort()
         self._inbound[peer] = (boot, protocol, writer)
-        early = bytes(cast("Any", reader)._buffer)  # noqa: SLF001 -- frames that came with the handshake's last message
+        self._called[peer].set()
+        early = bytes(cast("Any", reader)._buffer)
         transport.set_protocol(protocol)
         if early:
             protocol.data_received(early)
