@@ -63,11 +63,14 @@ class TimedLog(Log):
             if self.begin_sync():
                 self.member.later(self.member.fsync_s(), self._finish)
                 return
-        self._round_running = False
+        self._ended()  # an empty round reports as well: a sync in between may have made all durable
 
     def _finish(self) -> None:
         with suppress(LogFailedError):
             self.finish_sync()
+        self._ended()
+
+    def _ended(self) -> None:
         self._round_running = False
         self.member.replica.on_durable()
         if self._round_wanted:
