@@ -75,8 +75,8 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
     # In a new log numbers begin anew: a spare from an older one could hold records under the same number.
     spares.adopt(names, keep=bool(numbers))
     if not numbers:
-        if spares.wanted:
-            spares.prepare()
+        # Not zero-filled: that takes a quarter of a second or, on a busy disk, many. The writer moves on to a
+        # prepared segment as soon as there is one.
         state = DiskState()
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
     newest = _scan(directory, files, numbers[-1], expected_end=None)

@@ -54,6 +54,11 @@ class Spares:
         """Whether preparing one now saves work later."""
         return self._preallocate and not self._ready
 
+    @property
+    def ready(self) -> bool:
+        """Whether a prepared file waits."""
+        return bool(self._ready)
+
     def prepare(self) -> None:
         """Make a ready file, zero-filled. Slow (a segment is written); raises OSError on a full disk."""
         path = self._new_path(PREPARATION_SUFFIX)

@@ -90,6 +90,11 @@ class LogWriter:
         self._buffers: list[Buffer] = []
         self._places: list[tuple[int, int, int, int, int]] = []
         self._offset = segments[-1].end
+        self._prefilled = self._is_prefilled()
+
+    def _is_prefilled(self) -> bool:
+        """Whether the newest segment has its full size already, so that a sync need not allocate."""
+        return self.segments[-1].file.size() >= self._segment_bytes
 
     @property
     def bytes_on_disk(self) -> int:
@@ -97,6 +102,8 @@ class LogWriter:
 
     def write(self, items: Sequence[Item], *, sync: bool) -> None:
         """Write ``items`` in order; with ``sync`` they, and all before them, are durable on return."""
+        if not self._prefilled and self._spares.ready and self._offset > DATA_START:
+            self._roll()  # the log began on an empty file, and a zero-filled one is ready by now
         for item in items:
             if isinstance(item, Control):
                 self._put_control(item)
@@ -215,6 +222,7 @@ class LogWriter:
             self._unsynced = False
         self.segments.append(begin_segment(self._spares, self.segments[-1], self.state))
         self._offset = self._round_start = DATA_START
+        self._prefilled = self._is_prefilled()
 
 
 def begin_segment(spares: Spares, previous: Segment | None, state: DiskState) -> Segment:

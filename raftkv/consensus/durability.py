@@ -61,9 +61,7 @@ class DurabilityGuard:
         counted = min(self._acked[peer], core.log.durable_index)
         if counted > core.engine.raftCommitIndex:
             core.wants_tick = True
-        core.deliver(
-            peer, {"type": "next_node_idx", "next_node_idx": counted + 1, "reset": False, "success": True}
-        )
+        core.deliver(peer, {"type": "next_node_idx", "next_node_idx": counted + 1, "reset": False, "success": True})
 
     def heard(self, peer: str) -> None:
         """A follower answered without acknowledging anything new: it counts for check-quorum only."""

@@ -94,7 +94,7 @@ class ElectionGuard:
         """The engine's official trigger of an election at its next tick."""
         core = self._core
         self.elections += 1
-        core.transport.deliver(core.engine._getLeader(), {"type": "timeout_now", "term": core.term})  # noqa: SLF001 -- see seams
+        core.transport.deliver(core.engine._getLeader(), {"type": "timeout_now", "term": core.term})
 
     # ------------------------------------------------------------ votes
     def send_request(self, peer: str, term: int, last_index: int, last_term: int) -> bool:

@@ -34,7 +34,7 @@ _ROLES: Final[tuple[Role, ...]] = ("follower", "candidate", "leader")
 Deliver = dict[str, Any]
 
 
-class EngineTransport(Transport):  # type: ignore[misc] -- pysyncobj ships no types
+class EngineTransport(Transport):
     """The engine's messages leave through ``outgoing`` and enter through :meth:`deliver`."""
 
     def __init__(self, outgoing: Callable[[str, Deliver], bool]) -> None:
@@ -89,7 +89,7 @@ def _unused(*_: object) -> None:
     raise AssertionError
 
 
-class Engine(SyncObj):  # type: ignore[misc] -- pysyncobj ships no types
+class Engine(SyncObj):
     """One member's Raft state. ``apply`` gets (index, entry bytes); ``send_entries`` is asked on every tick."""
 
     def __init__(
@@ -141,4 +141,4 @@ class Engine(SyncObj):  # type: ignore[misc] -- pysyncobj ships no types
 
     def role(self) -> Role:
         """leader, follower or candidate."""
-        return _ROLES[self.getStatus()["state"]]
+        return _ROLES[int(self.getStatus()["state"])]

@@ -26,11 +26,15 @@ class _File(Protocol):
 
 
 class ForkedWriter:
-    """One snapshot at a time. ``begin(index, term, extra)`` opens the file, in the child."""
+    """One snapshot at a time. ``begin(index, term, extra)`` opens the file, in the child; ``adopt`` of the same tells
+    the parent's store of the file when it is complete.
+    """
 
-    def __init__(self, begin: Callable[[int, int, bytes], _File]) -> None:
+    def __init__(self, begin: Callable[[int, int, bytes], _File], adopt: Callable[[int, int, bytes], object]) -> None:
         self._begin = begin
+        self._adopt = adopt
         self._child = 0
+        self._writing = (0, 0, b"")
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     @property
@@ -41,6 +45,7 @@ class ForkedWriter:
     def start(self, index: int, term: int, extra: bytes, chunks: Callable[[], Iterable[bytes]]) -> None:
         """Fork. Raises OSError when the machine cannot."""
         parent = os.getpid()
+        self._writing = (index, term, extra)
         gc.freeze()  # keeps a collection in the child from touching, and so copying, every page
         try:
             self._child = os.fork()
@@ -82,4 +87,8 @@ class ForkedWriter:
         if pid == 0:
             return None
         self._child = 0
-        return os.waitstatus_to_exitcode(status) == 0
+        written, self._writing = self._writing, (0, 0, b"")
+        if os.waitstatus_to_exitcode(status) != 0:
+            return False
+        self._adopt(*written)
+        return True

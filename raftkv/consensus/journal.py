@@ -1,3 +1,4 @@
+# ruff: noqa: N802, N803 -- the names of the engine's Journal interface
 """The engine's view of our write-ahead log.
 
 Fault 3 of ``consensus.md``: the engine's own journal is never synced and is changed in place. Here it is an
@@ -63,7 +64,7 @@ class WriteAheadLog(Protocol):
     def request_sync(self) -> None: ...
 
 
-class JournalAdapter(Journal):  # type: ignore[misc] -- pysyncobj ships no types
+class JournalAdapter(Journal):
     """pysyncobj's Journal on a WriteAheadLog.
 
     The engine addresses entries by their position after the first one. ``view_first`` lets it see the log from

@@ -1,10 +1,10 @@
-"""Links between members: asyncio, one TCP connection in each direction for each pair.
+r"""Links between members: asyncio, one TCP connection in each direction for each pair.
 
 A node sends on the connections that it opened and receives on those that it accepted, so that neither side must decide
 which of two crossing connections lives. The dialling side introduces itself and both prove that they know the peer
 secret (HMAC-SHA256 over both nonces), before any frame of consensus is read:
 
-    dialler   "RAFTKV1\\n" | u32 length | JSON {version, cluster, node, to, boot, client, http, nonce}
+    dialler   "RAFTKV1\n" | u32 length | JSON {version, cluster, node, to, boot, client, http, nonce}
     acceptor  u32 length | JSON {node, boot, client, http, nonce, proof} or {error}
     dialler   u32 length | JSON {proof}
     acceptor  u32 length | JSON {ok} or {error}
@@ -35,6 +35,9 @@ HANDSHAKE_S: Final = 2.0
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
 """Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused)."""
 READ_BYTES: Final = 256 * 1024
+LIVENESS: Final = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5_000}
+"""Seconds, and milliseconds for the last. A machine that lost its power sends no end of the connection: without these
+its next life would be refused as a second node with the same id for as long as the old connection seems to stand."""
 REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 1.0
 
@@ -93,7 +96,7 @@ class _Framed(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._links.inbound_lost(self._peer, self)
 
 
@@ -319,7 +322,7 @@ class Links:
         return f"{self._rng.getrandbits(256):064x}"
 
     def _proof(self, side: str, dialler_nonce: str, acceptor_nonce: str) -> str:
-        text = "\0".join((side, self.me.cluster_id, dialler_nonce, acceptor_nonce)).encode()
+        text = f"{side}\0{self.me.cluster_id}\0{dialler_nonce}\0{acceptor_nonce}".encode()
         return hmac.new(self._secret, text, "sha256").hexdigest()
 
     def _check_proof(self, answer: dict[str, Any], side: str, dialler_nonce: str, acceptor_nonce: str) -> None:
@@ -355,6 +358,10 @@ def _tune(writer: asyncio.StreamWriter) -> None:
     raw = writer.get_extra_info("socket")
     if raw is not None:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in LIVENESS.items():
+            if hasattr(socket, name):  # Linux
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     writer.transport.set_write_buffer_limits(high=BUFFER_BYTES_MAX)
 
 

@@ -193,21 +193,19 @@ _FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, 
     21: (ReadIndexReply, struct.Struct("!QQQ"), ("request", "index", "now_ms")),
     22: (SnapshotAck, struct.Struct("!QQQ"), ("term", "index", "offset")),
 }
-_KIND_OF: Final = {made: kind for kind, (made, _, _) in _FIXED.items()}
+_KIND_OF: Final[dict[object, int]] = {made: kind for kind, (made, _, _) in _FIXED.items()}
 
 
 def encode(message: Message) -> list[bytes]:
     """The frame of ``message`` as buffers to be written one after the other (large payloads are not copied)."""
-    made = type(message)
-    if made is AppendEntries:
-        return _encode_append(message)  # type: ignore[arg-type] -- the type was just tested
-    if made is Application:
-        data = message.data  # type: ignore[union-attr] -- the type was just tested
-        return [_HEAD.pack(1 + len(data), _KIND_APPLICATION), data]
+    if isinstance(message, AppendEntries):
+        return _encode_append(message)
+    if isinstance(message, Application):
+        return [_HEAD.pack(1 + len(message.data), _KIND_APPLICATION), message.data]
     if isinstance(message, SnapshotChunk):
         head = _CHUNK.pack(message.term, message.index, message.last_term, message.total_bytes, message.offset)
         return [_HEAD.pack(1 + len(head) + len(message.data), _KIND_CHUNK), head, message.data]
-    kind = _KIND_OF[made]
+    kind = _KIND_OF[type(message)]
     _, form, names = _FIXED[kind]
     return [_HEAD.pack(1 + form.size, kind) + form.pack(*[getattr(message, name) for name in names])]
 
@@ -236,7 +234,8 @@ def decode(frame: memoryview | bytes) -> Message:
         if kind == _KIND_APPLICATION:
             return Application(bytes(body))
         if kind == _KIND_CHUNK:
-            return SnapshotChunk(*_CHUNK.unpack_from(body), bytes(body[_CHUNK.size :]))
+            term, index, last_term, total_bytes, offset = _CHUNK.unpack_from(body)
+            return SnapshotChunk(term, index, last_term, total_bytes, offset, bytes(body[_CHUNK.size :]))
         made, form, _ = _FIXED[kind]
         return made(*form.unpack(body))
     except (struct.error, KeyError) as error:

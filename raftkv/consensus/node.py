@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from random import Random, SystemRandom
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from raftkv.clock import Clock
 from raftkv.consensus.core import Timing
@@ -24,12 +24,14 @@ COMMIT_NOTICE_S: Final = 0.002
 TRANSFER_RETRY_S: Final = 0.002
 
 
+def _discard(_handle: object) -> None:
+    return None
+
+
 class CommittedLog(WriteAheadLog, Protocol):
     """A log with a group-commit thread."""
 
-    def start_committer(
-        self, on_durable: Callable[[int], None], on_failed: Callable[[Exception], None]
-    ) -> None: ...
+    def start_committer(self, on_durable: Callable[[int], None], on_failed: Callable[[Exception], None]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -83,6 +85,8 @@ class RaftNode:
         self.replica.on_leader_change = self._on_leader_change
         self.replica.snapshots.on_written = self._on_snapshot
         self.on_leader_change: list[Callable[[str], None]] = []
+        self.on_snapshot: list[Callable[[int, int, float], None]] = []
+        """Called with (index, bytes, seconds) when a snapshot was written; bytes are 0 when that failed."""
         self.on_link: list[Callable[[str, bool], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick_scheduled = False
@@ -90,15 +94,18 @@ class RaftNode:
         self._timer: asyncio.TimerHandle | None = None
         self._snapshot_waiters: deque[Callable[[int, RaftKVError | None], None]] = deque()
         self._reported_halt = ""
+        self._last_snapshot = self.replica.snapshots.index
         self._stopped = False
 
     # ------------------------------------------------------------ life
     async def start(self) -> None:
         """Recover (the first tick loads the snapshot), listen, dial. Raises OSError when the address is taken."""
         self._loop = loop = asyncio.get_running_loop()
-        durable: Callable[[int], Any] = lambda _sequence: loop.call_soon_threadsafe(self._on_durable)  # noqa: E731
-        failed: Callable[[Exception], Any] = lambda _error: loop.call_soon_threadsafe(self._tick)  # noqa: E731
-        self._log.start_committer(durable, failed)
+        # Both run on the log's own thread.
+        self._log.start_committer(
+            lambda _sequence: _discard(loop.call_soon_threadsafe(self._on_durable)),
+            lambda _error: _discard(loop.call_soon_threadsafe(self._tick)),
+        )
         self.replica.tick()
         await self.links.start(*self._listen)
         self._on_timer()
@@ -155,7 +162,7 @@ class RaftNode:
         """Part of a large frame is progress too: its sender is alive."""
         self.replica.replication.heard_from(peer)
 
-    def _on_link(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- (peer, up) is the callback's shape
+    def _on_link(self, peer: str, up: bool) -> None:
         if up:
             self.replica.replication.link_up(peer)
         else:
@@ -173,8 +180,14 @@ class RaftNode:
         for listener in self.on_leader_change:
             listener(leader)
 
-    def _on_snapshot(self, index: int, success: bool) -> None:  # noqa: FBT001 -- the callback's shape
+    def _on_snapshot(self, index: int, success: bool) -> None:
         waiters, self._snapshot_waiters = self._snapshot_waiters, deque()
+        if index != self._last_snapshot:
+            self._last_snapshot = index
+            newest = self.replica.snapshots.newest
+            size = newest.size_bytes if success and newest is not None else 0
+            for listener in self.on_snapshot:
+                listener(index, size, self._clock.monotonic() - self.replica.snapshots.started)
         error = None if success else NoLeaderError("the snapshot could not be written; see the node's log", code="ERR")
         if not success:
             self._report("snapshot failed", index=index)

@@ -16,7 +16,7 @@ from typing import Final
 
 from raftkv.consensus.core import Core
 from raftkv.consensus.messages import ReadIndexReply, ReadIndexRequest, ReadProbe, ReadProbeAck
-from raftkv.errors import BusyError, NoLeaderError, NodeStoppedError, RaftKVError
+from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError
 
 Done = Callable[[int, RaftKVError | None], None]
 """(leader's time in ms, None) or (0, error)."""
@@ -152,7 +152,9 @@ class ReadIndex:
         if late:
             self._confirmed = [one for one in self._confirmed if one.reads]
         for one in late:
-            one.done(0, NoLeaderError("no leader confirmed the read in time, or its entries are missing; nothing was read"))
+            one.done(
+                0, NoLeaderError("no leader confirmed the read in time, or its entries are missing; nothing was read")
+            )
 
     def _wait_again(self, asked: _Round) -> None:
         """Its reads go back to those that wait, oldest first: the first one's deadline stands for all."""

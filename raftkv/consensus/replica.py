@@ -148,7 +148,10 @@ class Replica:
         self.leader_changes = 0
         self.transferring_to = ""
         self.on_leader_change: Callable[[str], None] | None = None
-        self._handlers: dict[type[Any], Callable[[str, Any], object]] = {
+        self._handlers = self._make_handlers()
+
+    def _make_handlers(self) -> dict[type[Any], Callable[[str, Any], object]]:
+        return {
             AppendEntries: self.appends.on_append,
             AppendReply: self.replication.on_reply,
             Heartbeat: self.appends.on_heartbeat,
@@ -238,9 +241,7 @@ class Replica:
     def _outgoing(self, peer: str, message: Deliver) -> bool:
         kind = message["type"]
         if kind == "next_node_idx":
-            return self.appends.send(
-                peer, message["next_node_idx"], reset=message["reset"], success=message["success"]
-            )
+            return self.appends.send(peer, message["next_node_idx"], reset=message["reset"], success=message["success"])
         if kind == "request_vote":
             return self.election.send_request(
                 peer, message["term"], message["last_log_index"], message["last_log_term"]
@@ -376,7 +377,11 @@ class Replica:
         if self.snapshots.checking:
             return
         marks = self._marks
-        while len(marks) > 1 and self._log_bytes - marks[1][1] >= policy.retain_bytes and marks[1][0] <= self.snapshots.index:
+        while (
+            len(marks) > 1
+            and self._log_bytes - marks[1][1] >= policy.retain_bytes
+            and marks[1][0] <= self.snapshots.index
+        ):
             marks.popleft()
         core.journal.retain_from = marks[0][0] if marks else 0
         grown = core.applied - self.snapshots.index >= policy.entries

@@ -110,7 +110,9 @@ class Replication:
         if peer in self._down and not due:
             return
         if progress.in_flight and now - progress.last_progress > core.timing.election_max_s:
-            progress.restart(progress.match_index + 1)  # a lost append or reply: go back to what is known, which may be compacted
+            progress.restart(
+                progress.match_index + 1
+            )  # a lost append or reply: go back to what is known, which may be compacted
             core.count("flight_restarts")
         if progress.next_index <= log.first_index or progress.needs_snapshot:
             progress.needs_snapshot = True

@@ -48,9 +48,7 @@ def _create_journal(journal: Any) -> Any:
 def check() -> None:
     """Raise InvariantError when the installed engine is not the one that the guards were written for."""
     if VERSION != PINNED:
-        msg = (
-            f"pysyncobj {VERSION} is installed but the guards were proved on {PINNED}; install pysyncobj=={PINNED}"
-        )
+        msg = f"pysyncobj {VERSION} is installed but the guards were proved on {PINNED}; install pysyncobj=={PINNED}"
         raise InvariantError(msg)
     missing = [name for name in (*OVERRIDDEN, *CALLED) if not hasattr(SyncObj, name)]
     missing += [name for name in GLOBALS if not hasattr(syncobj, name)]

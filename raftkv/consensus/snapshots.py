@@ -110,6 +110,7 @@ class Snapshots:
         self._dump = dump
         self._load = load
         self._writing = (0, 0)
+        self.started = 0.0
         self._requested = False
         self._sending: dict[str, _Sending] = {}
         self._incoming: Incoming | None = None
@@ -140,7 +141,7 @@ class Snapshots:
         if self._requested:
             self._requested = False
             if self.on_written is not None:
-                self.on_written(self.index, True)  # noqa: FBT003 -- (index, success), as declared above
+                self.on_written(self.index, True)
 
     # ------------------------------------------------------------ the engine's serializer
     def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802 -- the engine's name
@@ -164,6 +165,7 @@ class Snapshots:
             return
         self._requested = False
         self._writing = (index, compact_to)
+        self.started = self._core.monotonic()
         self._writer.start(index, term, payload, self._dump)
 
     def deserialize(self) -> tuple[None, Entry, Entry, list[object]]:
@@ -173,7 +175,7 @@ class Snapshots:
         try:
             if info is None:
                 msg = "the snapshot that the log needs is missing"
-                raise FileNotFoundError(msg)  # noqa: TRY301 -- one way to halt for all reasons
+                raise FileNotFoundError(msg)
             self._load(self._store.read(info))
         except Exception as error:
             core.halt(f"snapshot cannot be loaded: {error!r}")
@@ -288,9 +290,7 @@ class Snapshots:
         if self._incoming is None or self._incoming_key != key:
             if self._incoming is not None:
                 self._incoming.abort()
-            self._incoming = self._store.receive(
-                snapshot_name(message.index, message.last_term), message.total_bytes
-            )
+            self._incoming = self._store.receive(snapshot_name(message.index, message.last_term), message.total_bytes)
             self._incoming_key = key
         return self._incoming
 

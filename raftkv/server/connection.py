@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         self._node.log.warning("slow reader disconnected", client=self.client.address, id=self.client.id)
         self._transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         client = self.client
         self._closed = client.closing = True
         self._backlog.clear()
@@ -169,9 +169,7 @@ class Connection(asyncio.Protocol):
     def _judge(self) -> None:
         """Whether pipelines of this client may take the short way."""
         client = self.client
-        self.plain = (
-            client.authenticated and client.transaction is None and client.reply_on and not client.reply_skip
-        )
+        self.plain = client.authenticated and client.transaction is None and client.reply_on and not client.reply_skip
 
     def _run(self, commands: list[Argv], raw: bytes | None) -> None:
         node = self._node

@@ -86,7 +86,7 @@ class _Sent:
 class ForwardedError(RaftKVError):
     """An error that the leader answered."""
 
-    def __init__(self, code: str, message: str, definite: bool) -> None:  # noqa: FBT001 -- as it came over the wire
+    def __init__(self, code: str, message: str, definite: bool) -> None:
         super().__init__(message, code=code)
         self.definite = definite
 
@@ -209,7 +209,7 @@ class Forwarder:
             self._expire_held()
 
     # ------------------------------------------------------------ events
-    def on_link(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- the callback's shape
+    def on_link(self, peer: str, up: bool) -> None:
         """A link broke: what was sent over it may have been done or not."""
         if up:
             self.retry()

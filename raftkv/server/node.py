@@ -45,7 +45,7 @@ from raftkv.server.reader import Reader
 from raftkv.server.routing import Routing
 from raftkv.server.slowlog import Slowlog
 from raftkv.server.state import ProcessUsage, SaveState, Statistics
-from raftkv.server.tickets import GroupTicket
+from raftkv.server.tickets import GroupTicket, Ticket
 from raftkv.server.timing import TimedFiles
 
 HOUSEKEEPING_S: Final = 0.1
@@ -75,10 +75,11 @@ class ServerNode(Routing, Accounting):
         self.saves = SaveState()
         self._directory = directory
         self.machine = StateMachine(digest_interval=settings.digest_interval)
-        self.replicator = self.raft = _make_raft(settings, directory, clock, self.machine, self.run_id, self.metrics)
+        self.raft = _make_raft(settings, directory, clock, self.machine, self.run_id, self.metrics)
         self.metrics.raft_events = self.raft.replica.core.counters
         self.machine.audit.on_digest = self._on_digest
         self.raft.on_leader_change.append(self._on_leader_change)
+        self.raft.on_snapshot.append(self._on_snapshot)
         self._loop = asyncio.get_running_loop()
         self.proposer = Proposer(
             self.raft, self.machine, clock, self.metrics, self._loop.call_soon,
@@ -153,8 +154,21 @@ class ServerNode(Routing, Accounting):
             self.forwarder.take_back(self.proposer.take_back())
         self._loop.call_soon(self.forwarder.retry)
 
-    def _refused(self, tickets: list[object]) -> None:
-        self.forwarder.take_back(tickets)  # type: ignore[arg-type] -- Proposer hands back the tickets it was given
+    def _on_snapshot(self, index: int, size_bytes: int, seconds: float) -> None:
+        """A snapshot was written, or failed (size 0)."""
+        if not size_bytes:
+            self.metrics.snapshots_failed += 1
+        if not self.saves.running:  # else a command asked for it, and notes the outcome itself
+            self.saves.last_ok = size_bytes > 0
+            self.saves.count += bool(size_bytes)
+            self.saves.last_s = self.wall_s if size_bytes else self.saves.last_s
+        if not size_bytes:
+            return
+        self.metrics.observe_snapshot(seconds, size_bytes)
+        self.log.info("snapshot written", index=index, bytes=size_bytes, seconds=round(seconds, 3))
+
+    def _refused(self, tickets: list[Ticket]) -> None:
+        self.forwarder.take_back(tickets)
 
     def _on_digest(self, index: int, digest: int) -> None:
         if self.raft.is_leader:
@@ -184,6 +198,10 @@ class ServerNode(Routing, Accounting):
                     client.close()
 
     # ------------------------------------------------------------ the Node protocol
+    @property
+    def replicator(self) -> RaftNode:
+        return self.raft
+
     def client_address(self, node_id: str) -> str:
         if node_id == self.settings.node_id:
             return self.settings.advertise
@@ -228,7 +246,8 @@ def _make_raft(
     for name, reason in store.damaged.items():
         report.error("damaged snapshot skipped", file=name, reason=reason)
     writer = ForkedWriter(
-        lambda index, term, extra: store.begin(SnapshotMeta(index, term, extra), settings.snapshot_level)
+        lambda index, term, extra: store.begin(SnapshotMeta(index, term, extra), settings.snapshot_level),
+        lambda index, term, extra: store.adopt(SnapshotMeta(index, term, extra)),
     )
     peers = {peer: split_address(address) for peer, address in settings.peers.items()}
     minimum_s = settings.election_timeout_ms / 1000
@@ -255,9 +274,7 @@ def run(settings: Settings) -> int:
     gc.set_threshold(*GC_GENERATIONS)
     sys.setswitchinterval(0.0001)  # the log's thread must not wait 5 ms for the interpreter when its fsync is done
     try:
-        directory = DataDirectory.open(
-            str(settings.data_dir), node_id=settings.node_id, cluster_id=settings.cluster_id
-        )
+        directory = DataDirectory.open(str(settings.data_dir), node_id=settings.node_id, cluster_id=settings.cluster_id)
     except PersistenceError as error:
         return _refuse(str(error))
     try:

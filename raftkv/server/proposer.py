@@ -28,7 +28,6 @@ ENTRY_COMMANDS_MAX: Final = 16_384
 """One entry takes at most so many commands, so that applying it does not hold up everything else for long."""
 
 
-
 class Proposer:
     """``call_soon`` runs a function after all input of this turn of the loop was read."""
 
@@ -121,9 +120,7 @@ class Proposer:
         self._in_flight += 1
         self._replicator.propose(entry, _Answer(self, owners, self._account.monotonic()))
 
-    def applied(
-        self, owners: list[list[Ticket]], started: float, results: Any, error: RaftKVError | None
-    ) -> None:
+    def applied(self, owners: list[list[Ticket]], started: float, results: Any, error: RaftKVError | None) -> None:
         """The entry's outcome arrived: answer everybody in order, then go on with what waited."""
         self._in_flight -= 1
         if error is None:

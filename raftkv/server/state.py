@@ -126,7 +126,12 @@ class Node(Protocol):
 
     settings: Settings
     clock: Clock
-    replicator: Replicator
+
+    @property
+    def replicator(self) -> Replicator:
+        """How writes are ordered and reads are made linearizable."""
+        ...
+
     machine: StateMachine
     clients: ClientRegistry
     metrics: Metrics
