@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import to_formatted_text
@@ -138,8 +139,9 @@ class HintProcessor(Processor):
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
         document = transformation_input.document
         fragments = transformation_input.fragments
-        if transformation_input.lineno != document.line_count - 1 or not document.is_cursor_at_the_end:
-            return Transformation(fragments)
+        last_line = transformation_input.lineno == document.line_count - 1
+        if get_app().is_done or not last_line or not document.is_cursor_at_the_end:
+            return Transformation(fragments)  # an accepted line stays on the screen as it was typed
         hint = hint_for(document.text)
         space = "" if document.text.endswith(" ") or not hint else " "
         return Transformation([*fragments, *to_formatted_text([("class:hint", space + hint)])])
