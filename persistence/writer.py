@@ -102,7 +102,7 @@ class LogWriter:
 
     def write(self, items: Sequence[Item], *, sync: bool) -> None:
         """Write ``items`` in order; with ``sync`` they, and all before them, are durable on return."""
-        if not self._prefilled and self._spares.ready and self._offset > DATA_START:
+        if items and not self._prefilled and self._spares.ready and self._offset > DATA_START:
             self._roll()  # the log began on an empty file, and a zero-filled one is ready by now
         for item in items:
             if isinstance(item, Control):

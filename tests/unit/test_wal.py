@@ -342,7 +342,7 @@ def test_spares_of_a_log_that_was_deleted_are_not_reused():
     log = Log.open("/log", SMALL, disk)
     log._spares.prepare()
     log.close()
-    assert any(name.endswith(".spare") for name in disk.names)
+    assert any(name.endswith(".spare") for name in disk.names), sorted(disk.names)
     for name in segments_of(disk):
         disk.unlink(name)
     with Log.open("/log", LogOptions(16 << 10, preallocate=False), disk) as log:
