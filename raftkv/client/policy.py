@@ -189,7 +189,7 @@ class Options:
     attempt_timeout_s: float = 3.0
     """For one exchange with one node, connecting included."""
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     db: int = 0
     client_name: str = ""
     max_connections: int = 8
@@ -308,7 +308,8 @@ class Policy:
 
     def _failed(self, address: str) -> None:
         with self._lock:
-            self._avoid[address] = self.monotonic() + AVOID_S
+            now = self.monotonic()
+            self._avoid = {one: until for one, until in self._avoid.items() if until > now} | {address: now + AVOID_S}
             if self.leader == address:
                 self.leader = None
 

@@ -43,6 +43,8 @@ _SHORT_LENGTHS: Final = [b"$%d" % length for length in range(SHORT_BYTES_MAX + 1
 
 _ARGUMENT_BYTES_MIN: Final = len(b"$0\r\n\r\n")
 _CRLF_BYTES: Final = 2
+_HEADER_BYTES_USUAL: Final = 16
+_ZERO: Final = ord("0")
 _STAR: Final = ord("*")
 _DOLLAR: Final = ord("$")
 _NUMBER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -172,6 +174,9 @@ class ReferenceParser:
         if self._bulk >= 0:
             return self._argument(data, pos)
         if self._missing:
+            end = self._whole_arguments(data, pos)
+            if end > pos:
+                return end, self._taken()
             if data[pos] != _DOLLAR:
                 found = data[pos : pos + 1].decode("utf-8", "surrogateescape")
                 raise ProtocolError(f"expected '$', got '{found}'")
@@ -179,6 +184,35 @@ class ReferenceParser:
         if data[pos] == _STAR:
             return self._array_header(data, pos), []
         return self._inline(data, pos)
+
+    def _whole_arguments(self, data: bytes, pos: int) -> int:
+        """Take the arguments at ``pos`` that are here as a whole; where they end.
+
+        A quick way through commands of many arguments: it stops at anything unusual, for the slow way to judge.
+        """
+        size, longest = len(data), self.limits.bulk_allowed
+        append, missing = self._arguments.append, self._missing
+        while missing and pos < size and data[pos] == _DOLLAR:
+            end = data.find(b"\r\n", pos, pos + _HEADER_BYTES_USUAL)
+            digits = data[pos + 1 : end] if end > 0 else b""
+            if not digits.isdigit() or (digits[0] == _ZERO and len(digits) > 1):
+                break
+            start = end + _CRLF_BYTES
+            stop = start + int(digits)
+            if stop + _CRLF_BYTES > size or stop - start > longest:
+                break
+            append(data[start:stop])
+            pos = stop + _CRLF_BYTES
+            missing -= 1
+        self._missing = missing
+        return pos
+
+    def _taken(self) -> list[bytes]:
+        """The command, if it has all its arguments."""
+        if self._missing:
+            return []
+        command, self._arguments = self._arguments, []
+        return command
 
     def _array_header(self, data: bytes, pos: int) -> int:
         number, end = self._header(data, pos, "mbulk", "multibulk")
@@ -225,10 +259,7 @@ class ReferenceParser:
             self._arguments.append(data[pos : pos + self._bulk])
         self._bulk = -1
         self._missing -= 1
-        if self._missing:
-            return stop, []
-        command, self._arguments = self._arguments, []
-        return stop, command
+        return stop, self._taken()
 
     def _inline(self, data: bytes, pos: int) -> tuple[int, list[bytes]]:
         end = data.find(b"\n", pos, pos + self.limits.line + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import hiredis
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,9 +38,7 @@ def pieces_of(data, cuts):
     return [data[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
-@settings(max_examples=600)
-@given(streams, st.lists(st.integers(0, 2**16), max_size=8), limits)
-def test_fast_and_reference_parser_are_one(data, cuts, limit):
+def compare(data, cuts, limit):
     fast, reference = RequestParser(limit), ReferenceParser(limit)
     for piece in pieces_of(data, cuts):
         held = reference.buffered
@@ -55,6 +54,19 @@ def test_fast_and_reference_parser_are_one(data, cuts, limit):
             again.feed(piece)
             assert [again.gets() for _ in commands] == commands
             assert again.gets() is False
+
+
+@settings(max_examples=600)
+@given(streams, st.lists(st.integers(0, 2**16), max_size=8), limits)
+def test_fast_and_reference_parser_are_one(data, cuts, limit):
+    compare(data, cuts, limit)
+
+
+@pytest.mark.soak
+@settings(max_examples=100_000, deadline=None)
+@given(streams, st.lists(st.integers(0, 2**16), max_size=8), limits)
+def test_fast_and_reference_parser_are_one_for_minutes(data, cuts, limit):
+    compare(data, cuts, limit)
 
 
 @settings(max_examples=300)
