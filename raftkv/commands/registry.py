@@ -207,6 +207,8 @@ def lookup(argv: Argv) -> Command:
         sub = found.subcommands.get(argv[1].upper())
         if sub is not None:
             found = sub
+        elif found.function is _no_subcommand:
+            _no_subcommand(None, argv)  # raises: a transaction is refused when this is queued, not when it runs
     count = len(argv)
     arity = found.arity
     if (count != arity) if arity >= 0 else (count < -arity):

@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
     """Implements asyncio.Protocol for one accepted socket."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_closed", "_kind", "_locked", "_node", "_parser", "_reading", "_task", "_tickets", "_transport", "client",
+        "_backlog", "_blocked", "_closed", "_ended", "_kind", "_locked", "_node", "_parser", "_reading", "_task", "_tickets", "_transport", "client",
         "context", "plain",
     )  # fmt: skip
 
@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._backlog: deque[tuple[list[Argv], bytes | None]] = deque()
         self._blocked = False
         self._closed = False
+        self._ended = False
         self._locked = bool(settings.requirepass)
         self._reading = True
         self._task: asyncio.Task[None] | None = None
@@ -111,10 +112,15 @@ class Connection(asyncio.Protocol):
                 self._backlog.append((commands, raw))
             else:
                 self._run(commands, raw)
+                if self._backlog and not self._blocked:
+                    self._pump()  # what AUTH made readable
             if self._reading and len(self._tickets) + len(self._backlog) >= TICKETS_MAX:
                 self._reading = False
                 self._transport.pause_reading()
         if parser.error is not None and not client.closing:
+            if self._reading:
+                self._reading = False
+                self._transport.pause_reading()
             self._backlog.append(([], None))  # answered when everything before it is
             self._pump()
 
@@ -122,6 +128,7 @@ class Connection(asyncio.Protocol):
         """The client does not read: its replies must not fill our memory."""
         self._node.metrics.slow_readers_closed += 1
         self._node.log.warning("slow reader disconnected", client=self.client.address, id=self.client.id)
+        self._closed = self.client.closing = True
         self._transport.abort()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -136,7 +143,7 @@ class Connection(asyncio.Protocol):
         """Half-closed: what was sent is still answered (``printf ... | nc``), then the connection ends."""
         if not self._tickets and not self._backlog and not self._blocked:
             return False
-        self.client.closing = True
+        self._ended = True
         return True
 
     # ------------------------------------------------------------ out
@@ -148,7 +155,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Flush what is buffered, then close."""
-        self.client.closing = True
+        self._closed = self.client.closing = True
         self._transport.close()
 
     def reply(self, value: Reply) -> None:
@@ -205,10 +212,10 @@ class Connection(asyncio.Protocol):
             if not tickets.popleft().mute and not self._closed:
                 self._node.metrics.bytes_out += len(reply)
                 self._transport.write(reply)
-        if self._blocked or self.client.closing:
+        if self._blocked or self._ended:
             self._blocked = False
             self._pump()
-        if not self._reading and len(tickets) + len(self._backlog) < TICKETS_MAX // 2:
+        if not self._reading and not self._closed and len(tickets) + len(self._backlog) < TICKETS_MAX // 2:
             self._reading = True
             self._transport.resume_reading()
 
@@ -232,8 +239,8 @@ class Connection(asyncio.Protocol):
                 self._block(commands, raw)
             else:
                 self._protocol_error()
-        if self.client.closing and not (backlog or self._tickets or self._blocked):
-            self._transport.close()
+        if self._ended and not (backlog or self._tickets or self._blocked):
+            self.close()
 
     def _protocol_error(self) -> None:
         error = self._parser.error
@@ -348,7 +355,7 @@ class Connection(asyncio.Protocol):
         self._judge()
         if self._locked and self.client.authenticated:
             self._unlock()
-        if command.full_name == "QUIT":
+        if self.client.closing:  # QUIT, or CLIENT KILL of itself
             self.close()
 
     def _unlock(self) -> None:
