@@ -11,9 +11,10 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from chaos.sim.checks import Violation
 from chaos.sim.disk import Disk, PowerCut
 from chaos.sim.network import Link
-from persistence.errors import LogFailedError
+from persistence.errors import LogFailedError, PersistenceError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
 from raftkv.consensus import seams
@@ -154,10 +155,21 @@ class Member:
         self.disk_faulted = False
         self.busy_until = self.world.scheduler.now
         self._tick_pending = self._notice_pending = False
-        self.call(self._boot)
+        self.call(self._start)
         if self.up:
             self.world.network.dial_all(self.id)
             self.later(TICK_S * self.rng.random(), self._timer)
+
+    def _start(self) -> None:
+        try:
+            self._boot()
+        except OSError:
+            if not self.disk.full:
+                raise
+            self.up = False  # refuses to start, rightly; somebody tries again
+            self.world.plan_restart(self, 0.5)
+        except PersistenceError as error:
+            raise Violation("recovery", f"{self.id} cannot be started: {error}") from error
 
     def _boot(self) -> None:
         world, profile = self.world, self.world.profile
@@ -231,7 +243,8 @@ class Member:
             self.world.note("power", self.id, "cut inside a file operation")
             self.world.crash(self, power=True)
             return
-        self.world.checks.after(self)
+        if self.up:
+            self.world.checks.after(self)
 
     def later(self, delay_s: float, work: Callable[..., Any], *args: object) -> None:
         """Run the node's code later, unless the process has ended by then."""
