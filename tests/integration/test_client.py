@@ -301,3 +301,14 @@ def test_each_acknowledged_increment_happens_once_while_leaders_are_killed(clust
         assert unknown == [0] * 4
         assert [int(client.get(f"n{place}")) for place in range(4)] == acknowledged
     cluster.wait_converged()
+
+
+def test_a_leader_that_stands_still_is_left_behind(shared_cluster):
+    with RaftKV(shared_cluster.addresses, deadline_s=20.0, attempt_timeout_s=0.5) as client:
+        assert client.incr("n") == 1
+        paused = shared_cluster.leader()
+        shared_cluster.pause(paused)
+        assert [client.incr("n") for _ in range(20)] == list(range(2, 22))
+        assert client.cluster_status()["leader"] != shared_cluster.addresses[paused]
+        shared_cluster.resume(paused)
+        assert client.incr("n") == 22
