@@ -1,0 +1,219 @@
+"""Twenty clients, and nodes that are killed, stopped and restarted under them.
+
+Failure classes (see chaos/): total loss on failover, duplicate execution on retry, error returned but committed, acked
+before fsync, term or vote lost over a restart, empty reads on restart, stale reads after an election.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from chaos.checker import check
+from chaos.history import Operation
+from chaos.workload import Load, Tally, first_acknowledged_s, longest_gap_s
+from raftkv.cli.resp import ErrorText
+
+DEFAULT_TIMING = {"election_timeout_ms": 400, "heartbeat_ms": 50}
+"""The settings that users get: the figures printed here are about those."""
+KILLS = 10
+
+
+@pytest.fixture
+def load_on(tmp_path: Any) -> Iterator[Callable[..., Load]]:
+    """Starts loads that end with the test. The history stays beside the nodes' data."""
+    loads: list[Load] = []
+
+    def start(cluster: Any, **options: Any) -> Load:
+        load = Load(cluster.addresses, path=tmp_path / f"history{len(loads) + 1}.jsonl", **options)
+        loads.append(load)
+        load.start()
+        load.wait_acknowledged(200)
+        return load
+
+    yield start
+    for load in loads:
+        load.close()
+
+
+def judge(cluster: Any, load: Load) -> list[Operation]:
+    """Stop the load; nothing acknowledged is lost, nothing applied twice, the replicas are equal."""
+    load.stop()
+    cluster.heal()
+    cluster.wait_converged()
+    operations = load.read_all(cluster.addresses[cluster.follower()])
+    cluster.assert_alive()
+    assert not load.findings, load.findings[:5]
+    verdict = check(operations)
+    assert verdict.linearizable, str(verdict)
+    account_for(operations)
+    own = Tally.of([one for one in operations if one.process % 2])
+    assert own.unknown == 0, "raftkv's own client left a write unknown although the cluster came back in time"
+    return operations
+
+
+def account_for(operations: list[Operation]) -> None:
+    """The same without the checker, so that each stands for the other: every write is found, or may be missing."""
+    last = max(one.process for one in operations)
+    final = {one.key: one.result for one in operations if one.process == last}
+    for key in sorted(key for key in final if key.startswith("list")):
+        appends = [one for one in operations if one.key == key and one.action == "append"]
+        there = final[key]
+        assert len(there) == len(set(there)), f"{key}: something was applied twice"
+        missing = {one.argument for one in appends if one.outcome == "ok"} - set(there)
+        assert not missing, f"{key}: acknowledged, and lost: {sorted(missing)[:5]}"
+        strangers = set(there) - {one.argument for one in appends if one.outcome != "fail"}
+        assert not strangers, f"{key}: refused, and applied: {sorted(strangers)[:5]}"
+    for key in sorted(key for key in final if key.startswith("counter")):
+        adds = [one.outcome for one in operations if one.key == key and one.action == "add"]
+        assert adds.count("ok") <= final[key] <= adds.count("ok") + adds.count("info"), key
+
+
+def describe(operations: list[Operation]) -> str:
+    plain = Tally.of([one for one in operations if one.process % 2 == 0])
+    own = Tally.of([one for one in operations if one.process % 2])
+    return f"{len(operations)} operations; writes by redis-py {plain}, by raftkv's client {own}"
+
+
+# ---------------------------------------------------------------------- kill -9
+def kill_leader_again_and_again(cluster: Any, load: Load, kills: int) -> list[float]:
+    """The moments (on the history's clock) at which the leader was gone."""
+    moments = []
+    for _ in range(kills):
+        victim = cluster.leader()
+        cluster.kill(victim)
+        moments.append(load.now())
+        load.wait_acknowledged(100)
+        cluster.start(victim)
+        cluster.wait_ready()
+        load.wait_acknowledged(100)
+    return moments
+
+
+def test_leader_killed_ten_times(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster)
+    moments = kill_leader_again_and_again(cluster, load, KILLS)
+    operations = judge(cluster, load)
+    times = sorted(first_acknowledged_s(operations, moment) for moment in moments)
+    print(f"\n{describe(operations)}")
+    print(
+        f"leader killed {len(times)} times, first acknowledged write again after (s): median "
+        f"{statistics.median(times):.2f}, all {' '.join(f'{one:.2f}' for one in times)}"
+    )
+    assert statistics.median(times) < 3.0
+
+
+def test_all_killed_at_once(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster)
+    for _ in range(3):
+        cluster.kill(0, 1, 2)
+        moment = load.now()
+        cluster.start_all()
+        cluster.wait_ready()
+        load.wait_acknowledged(200)
+        print(f"\nall killed, first write {first_acknowledged_s(load.recorder.operations(), moment):.2f} s later")
+    print(describe(judge(cluster, load)))
+
+
+def test_follower_killed(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster)
+    victim = cluster.follower()
+    begin = load.now()
+    cluster.kill(victim)
+    load.wait_acknowledged(300)
+    cluster.start(victim)
+    cluster.wait_ready()
+    load.wait_acknowledged(100)
+    end = load.now()
+    operations = judge(cluster, load)
+    gap = longest_gap_s(operations, begin, end)
+    print(f"\nfollower killed and restarted: longest time without an acknowledged write {gap * 1000:.0f} ms")
+    assert gap < 0.4, "the death of a follower must not cost an election"
+
+
+# ---------------------------------------------------------------- stop, terminate
+def test_paused_leader_neither_answers_from_the_past_nor_acknowledges(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster)
+    old = cluster.leader()
+    with cluster.connect(old) as reader, cluster.connect(old) as writer:
+        assert reader.ask("SET", "seen", "old") is not None
+        cluster.pause(old)
+        moment = load.now()
+        new = cluster.leader()
+        with cluster.connect(new) as other:
+            other.ask("SET", "seen", "new")
+        load.wait_acknowledged(100)
+        reader.send(b"GET seen\r\n")
+        writer.send(b"RPUSH late value\r\n")
+        cluster.wait_until(lambda: load.now() - moment > 3.0, "three seconds")
+        cluster.resume(old)
+        seen = reader.read()
+        assert isinstance(seen, ErrorText) or seen == b"new"
+        pushed = writer.read()
+        cluster.wait_ready()
+        with cluster.connect(new) as other:
+            late = other.ask("LRANGE", "late", 0, -1)
+        if isinstance(pushed, ErrorText):
+            assert pushed.startswith("UNKNOWN") or late == [], f"{pushed}, but it is there"
+        else:
+            assert (pushed, late) == (1, [b"value"])
+    operations = judge(cluster, load)
+    print(
+        f"\nleader stopped for 3 s: first write after {first_acknowledged_s(operations, moment):.2f} s; {seen!r}, {pushed!r}"
+    )
+
+
+def test_leader_that_is_told_to_stop_hands_over(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster)
+    gaps = []
+    for _ in range(3):
+        leader = cluster.leader()
+        begin = load.now()
+        code = cluster.stop(leader)
+        assert code == 0, cluster.log(leader)
+        load.wait_acknowledged(100)
+        gaps.append((begin, load.now()))
+        cluster.start(leader)
+        cluster.wait_ready()
+    operations = judge(cluster, load)
+    measured = [longest_gap_s(operations, begin, end) for begin, end in gaps]
+    print(
+        f"\nleader stopped: longest time without an acknowledged write (ms): {[round(one * 1000) for one in measured]}"
+    )
+    assert min(measured) < 0.4, "leadership was not handed over: it took an election timeout"
+
+
+# ------------------------------------------------------------------------- soak
+@pytest.mark.soak
+def test_leader_killed_a_hundred_times(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster, pause_s=0.02)
+    moments = kill_leader_again_and_again(cluster, load, 100)
+    operations = judge(cluster, load)
+    times = sorted(first_acknowledged_s(operations, moment) for moment in moments)
+    print(f"\n{describe(operations)}\nmedian {statistics.median(times):.2f} s, worst {times[-1]:.2f} s")
+
+
+@pytest.mark.soak
+def test_any_node_killed_at_any_time(make_cluster, load_on):
+    cluster = make_cluster(**DEFAULT_TIMING)
+    load = load_on(cluster, pause_s=0.02)
+    for turn in range(60):
+        places = [turn % 3] if turn % 4 else [turn % 3, (turn + 1) % 3]
+        cluster.kill(*places)
+        os.kill(cluster.pids[cluster.running[0]], signal.SIGSTOP)
+        os.kill(cluster.pids[cluster.running[0]], signal.SIGCONT)
+        cluster.start_all()
+        cluster.wait_ready()
+        load.wait_acknowledged(100)
+    print(describe(judge(cluster, load)))
