@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import hiredis
 import msgspec
 
+from raftkv.commands.args import parse_int
 from raftkv.commands.registry import TABLE, Argv, Command, Context, lookup
 from raftkv.errors import CommandError, InvariantError, RaftKVError
 from raftkv.machine.audit import Audit
@@ -263,10 +264,11 @@ def _read_state(chunks: Iterator[bytes]) -> tuple[_State, Iterator[bytes]]:
 
 def _select(context: Context, number: bytes) -> Reply:
     try:
-        context.keyspace[int(number)]
-    except (ValueError, CommandError):
-        return CommandError("DB index is out of range" if number.isdigit() else "invalid DB index")
-    context.db_index = int(number)
+        index = parse_int(number)
+        context.keyspace[index]
+    except CommandError as error:
+        return error
+    context.db_index = index
     return OK
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from raftkv.machine.batch import Watched
-from raftkv.store.keyspace import Database, Keyspace
+from raftkv.store.keyspace import Keyspace
 
 WATCHES_MAX: Final = 65_536
 """Keys watched at once; one more pushes out the one registered first."""
@@ -64,23 +64,18 @@ class Watches:
         return at_ms is not None and at_ms <= self._keyspace.now_ms
 
     def hook(self) -> None:
-        """Have every database report changes while something is watched."""
-        for database in self._keyspace.databases:
-            if self.by_key:
-                database.watched = self._reporter(database)
-            else:
-                database.watched = None
+        """Have every database report changes while something is watched.
 
-    def _reporter(self, database: Database) -> _Reporter:
-        return _Reporter(self, database)
+        By its number, not by itself: SWAPDB exchanges databases, and leaves with each number its callback.
+        """
+        for number, database in enumerate(self._keyspace.databases):
+            database.watched = _Reporter(self, number) if self.by_key else None
 
-    def changed(self, database: Database, key: bytes) -> None:
+    def changed(self, database: int, key: bytes) -> None:
         """``key`` was changed by the entry being applied."""
-        for number, one in enumerate(self._keyspace.databases):
-            if one is database:
-                watch = self.by_key.get((number, key))
-                if watch is not None:
-                    watch.changed_index = self.index
+        watch = self.by_key.get((database, key))
+        if watch is not None:
+            watch.changed_index = self.index
 
     def collect(self, now_ms: int) -> None:
         """Forget registrations past their time."""
@@ -98,7 +93,7 @@ class Watches:
 @dataclass(frozen=True, slots=True)
 class _Reporter:
     watches: Watches
-    database: Database
+    database: int
 
     def __call__(self, key: bytes) -> None:
         self.watches.changed(self.database, key)
