@@ -51,7 +51,7 @@ def isolate_leader(world: World, rng: Random) -> str:
 
 def isolate_follower(world: World, rng: Random) -> str:
     leader = world.leader()
-    if leader is None or world.network.cuts:
+    if leader is None or not world.network.whole:
         return ""
     victim = rng.choice([one for one in world.ids if one != leader.id])
     seconds = 1.0 + 3.0 * rng.random()
@@ -62,7 +62,7 @@ def isolate_follower(world: World, rng: Random) -> str:
 def deaf_follower(world: World, rng: Random) -> str:
     """It hears nobody, but everybody hears it (over connections that were made before)."""
     leader = world.leader()
-    if leader is None or world.network.cuts:
+    if leader is None or not world.network.whole:
         return ""
     victim = rng.choice([one for one in world.ids if one != leader.id])
     seconds = 1.0 + 3.0 * rng.random()

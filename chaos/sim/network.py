@@ -143,6 +143,11 @@ class Network:
             elif link.target == node_id:
                 self._world.scheduler.after(self._rng.random() * 0.1, self.break_link, link, link.epoch)
 
+    @property
+    def whole(self) -> bool:
+        """Everybody reaches everybody."""
+        return not self.cuts and all(link.up and not link.dead for link in self.links.values())
+
     # -- partitions
     def cut(self, source: str, target: str) -> None:
         """Nothing gets from ``source`` to ``target`` from now on."""
