@@ -55,7 +55,7 @@ _REFUSED: Final = frozenset({"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MAS
 _IN_DOUBT: Final = frozenset({"UNKNOWN", "MISCONF"})
 """The command may have happened: leadership was lost, or the node stopped, in the middle."""
 _NO_ACCESS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
-_STATUS: Final = [b"RAFT.STATUS"]
+_STATUS: Final = [b"RAFT.STATUS", b"role", b"leader"]
 
 
 class Kind(Enum):

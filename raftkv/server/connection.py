@@ -273,7 +273,8 @@ class Connection(asyncio.Protocol):
                     return
                 at += count
                 continue
-            if self._tickets or self._node.holds(self, command):
+            pipelined = command.full_name == flow.RUN and self.client.transaction is None
+            if (self._tickets and not (pipelined and self._kind == WRITE)) or self._node.holds(self, command):
                 self._block(commands[at:], None)
                 return
             at += 1
@@ -335,8 +336,22 @@ class Connection(asyncio.Protocol):
         if isinstance(result, Awaitable):
             self._blocked = True
             self._task = asyncio.ensure_future(self._finish_later(command, argv, started, result))
+        elif isinstance(result, flow.SessionRequest):
+            self._start_session_request(argv, result)
         elif result is not flow.PENDING:
             self.finish(command, argv, started, result)
+
+    def _start_session_request(self, argv: Argv, request: flow.SessionRequest) -> None:
+        """Requests of a session behind each other need not wait: the log keeps their order, the tickets the replies'."""
+        client = self.client
+        mute = not client.reply_on or client.reply_skip > 0
+        if client.reply_skip:
+            client.reply_skip -= 1
+            self._judge()
+        self._kind = WRITE
+        ticket = _SessionTicket(self, argv, request, mute=mute)
+        self._tickets.append(ticket)
+        self._node.forwarder.submit(ticket)
 
     async def _finish_later(self, command: Command, argv: Argv, started: float, result: Awaitable[Reply]) -> None:
         try:
@@ -412,6 +427,30 @@ class _ConnectionTicket(Ticket):
 
     def fail(self, error: RaftKVError) -> None:
         self.answer([error] * len(self.commands))
+
+
+class _SessionTicket(_ConnectionTicket):
+    """One RAFT.SESSION RUN."""
+
+    __slots__ = ("_argv", "_started", "group")
+
+    def __init__(self, connection: Connection, argv: Argv, request: flow.SessionRequest, *, mute: bool) -> None:
+        super().__init__(connection, [request.inner], request.group.data, mute=mute)
+        self.group = request.group
+        self._argv = argv
+        self._started = connection.node.clock.monotonic()
+
+    def answer(self, replies: Sequence[Reply]) -> None:
+        connection = self._connection
+        value = flow.run_reply(connection, replies[0])
+        connection.node.count(lookup(self._argv), self._argv, self._started, value, connection.client)
+        if isinstance(value, RaftKVError):
+            connection.node.metrics.error(value.code)
+        self.reply = encode(value, connection.client.proto)
+        connection.completed(self)
+
+    def fail(self, error: RaftKVError) -> None:
+        self.answer([error])
 
 
 def _address(name: Any) -> str:

@@ -6,6 +6,7 @@ A function here returns a reply, or :data:`PENDING` after it arranged for a call
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from raftkv.commands.args import parse_int
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 
 PENDING: Final = object()
 """The reply comes later, from a callback."""
+
+RUN: Final = "RAFT.SESSION RUN"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """Returned instead of a reply: the connection makes a ticket of it, so that such requests can be pipelined."""
+
+    inner: Argv
+    group: Group
+
 
 _SELECT: Final = b"SELECT"
 
@@ -102,7 +114,7 @@ def exec_(connection: Connection, argv: Argv, run: Run | None = None) -> Reply:
 
     def merge(result: Any) -> Reply:
         if result is NIL_ARRAY or run is not None:
-            return result if run is None else _run_reply(connection, result)
+            return result if run is None else run_reply(connection, result)
         return _merge(connection, queue, commands, replicated, list(result))
 
     done = _later(connection, lookup([b"EXEC"]), argv, merge)
@@ -165,10 +177,7 @@ def session_run(connection: Connection, argv: Argv) -> Reply:
         raise CommandError("RAFT.SESSION RUN inside MULTI takes EXEC only")
     if lookup(inner).scope != "data":
         raise CommandError(f"'{lookup(inner).full_name.lower()}' is not a data command: a session cannot repeat it")
-    group = Group(PLAIN, client.db, 1, encode_command(inner), run=run)
-    done = _later(connection, lookup(argv), argv, lambda result: _run_reply(connection, result))
-    connection.node.forwarder.submit(GroupTicket(group, [inner], client.proto, done))
-    return PENDING
+    return SessionRequest(inner, Group(PLAIN, client.db, 1, encode_command(inner), run=run))
 
 
 def _parse_run(argv: Argv) -> Run:
@@ -183,7 +192,7 @@ def _parse_run(argv: Argv) -> Run:
     return Run(identity, sequence, acknowledged)
 
 
-def _run_reply(connection: Connection, result: Any) -> Reply:
+def run_reply(connection: Connection, result: Any) -> Reply:
     """The leader answers with both forms, another node with the one that was asked for."""
     return Raw(result[connection.client.proto - 2]) if isinstance(result, tuple) else result
 
@@ -192,5 +201,5 @@ SPECIAL: Final[dict[str, Callable[[Connection, Argv], Reply]]] = {
     "EXEC": exec_,
     "WATCH": watch,
     "RAFT.SESSION OPEN": session_open,
-    "RAFT.SESSION RUN": session_run,
+    RUN: session_run,
 }

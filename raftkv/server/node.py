@@ -255,7 +255,7 @@ def _make_raft(
         Introduction(settings.cluster_id, settings.node_id, boot_id, settings.advertise, settings.http_listen),
         peers,
         listen=split_address(settings.peer_listen),
-        secret=str(settings.peer_secret or "").encode(),
+        secret=settings.peer_secret.encode(),
         log=log,
         store=store,
         writer=writer,

@@ -191,6 +191,11 @@ class TestRaft:
             b"digest": b"ab" * 16, b"digest_index": 99, b"halted": b"", b"uptime_s": 100,
         }  # fmt: skip
 
+    def test_status_of_some_fields(self, server):
+        assert server.line("RAFT.STATUS term role") == {b"term": 7, b"role": b"leader"}
+        assert server.line("RAFT.STATUS digest_index") == {b"digest_index": 99}
+        assert "unknown field 'colour'" in str(server.line("RAFT.STATUS colour"))
+
     def test_status_without_a_leader(self, server):
         server.node.replicator.follow("")
         status = server.line("RAFT.STATUS")
