@@ -49,6 +49,18 @@ def isolate_leader(world: World, rng: Random) -> str:
     return f"leader {leader.id} cut off for {seconds:.1f} s"
 
 
+def minority_leader(world: World, rng: Random) -> str:
+    """The leader with as many followers as are no majority: entries that they acknowledge will be replaced."""
+    leader = world.leader()
+    if leader is None:
+        return ""
+    others = [one for one in world.ids if one != leader.id]
+    group = [leader.id, *rng.sample(others, (len(world.ids) - 1) // 2 - 1)]
+    seconds = 0.8 + rng.random()
+    _cut_off(world, group, seconds)
+    return f"{','.join(group)} cut off for {seconds:.1f} s"
+
+
 def isolate_follower(world: World, rng: Random) -> str:
     leader = world.leader()
     if leader is None or not world.network.whole:
@@ -178,7 +190,8 @@ def transfer(world: World, rng: Random) -> str:
     leader = world.leader()
     if leader is None:
         return ""
-    target = rng.choice([one for one in world.ids if one != leader.id])
+    earlier = [one for one in list(world.checks.leaders.values())[-3:] if one != leader.id]
+    target = rng.choice(earlier or [one for one in world.ids if one != leader.id])
     leader.hand_over(target)
     return f"{leader.id} to {target}"
 
@@ -186,6 +199,7 @@ def transfer(world: World, rng: Random) -> str:
 FAULTS: Final[dict[str, Fault]] = {
     "partition": partition,
     "isolate_leader": isolate_leader,
+    "minority_leader": minority_leader,
     "isolate_follower": isolate_follower,
     "deaf_follower": deaf_follower,
     "one_way": one_way,

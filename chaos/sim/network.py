@@ -87,7 +87,7 @@ class Network:
         target = world.members[link.target]
         world.scheduler.at(arrival, target.deliver, link, link.epoch, target.incarnation, message)
         if self.duplicates and rng.random() < self.duplicates:
-            again = arrival + rng.random() * 2.0
+            again = arrival + rng.choice((0.01, 0.3, 3.0)) * rng.random()
             world.scheduler.at(again, target.deliver, link, link.epoch, target.incarnation, message)
 
     # -- connections
