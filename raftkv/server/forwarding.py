@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from raftkv.errors import BusyError, NoLeaderError, RaftKVError, UnknownOutcomeError
+from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError, UnknownOutcomeError
 from raftkv.machine.batch import RUN, TXN, encode_group, groups, header, plain
 from raftkv.protocol.encoder import encode, encode_commands, encode_many
 from raftkv.protocol.replies import NIL_ARRAY, Raw
@@ -164,6 +164,7 @@ class Forwarder:
 
     def retry(self) -> None:
         """Bring held tickets on their way if there is a leader; called when one is found, and now and then."""
+        self._expire_held()
         if not self._held:
             return
         leader = self._raft.leader_id
@@ -175,15 +176,20 @@ class Forwarder:
             self._send(leader, held)
         else:
             self._held = held
-            self._expire_held()
 
     def _expire_held(self) -> None:
-        now = self._clock.monotonic()
+        """A write waits until its deadline; at a node that has halted, which no longer learns who leads, not at all."""
+        if not self._held:
+            return
+        now, halted = self._clock.monotonic(), self._raft.replica.core.halted
         held, self._held = self._held, deque()
-        late = [ticket for ticket, until in held if until <= now]
-        self._held.extend(one for one in held if one[1] > now)
+        late = [ticket for ticket, until in held if until <= now or halted]
+        self._held.extend(one for one in held if one[1] > now and not halted)
         for ticket in late:
-            ticket.fail(NoLeaderError("no leader was found in time; nothing was done"))
+            error = (
+                NodeStoppedError(halted) if halted else NoLeaderError("no leader was found in time; nothing was done")
+            )
+            ticket.fail(error)
 
     def _send(self, leader: str, held: deque[tuple[Ticket, float]]) -> None:
         numbers, protos, parts = [], [], [header(0)]
@@ -206,7 +212,6 @@ class Forwarder:
             self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket, _ in held)
         else:
             self._held = held
-            self._expire_held()
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:
@@ -265,7 +270,8 @@ class Forwarder:
 
     # ------------------------------------------------------------ the leader's side
     def _serve(self, peer: str, parcel: _Parcel) -> None:
-        if parcel.term != self._raft.replica.core.term:
+        core = self._raft.replica.core
+        if parcel.term != core.term or core.halted:
             # Meant for another term's leader: what its sender gave to that one's successor must not be overtaken.
             error = NoLeaderError("the leader changed on the way; nothing was done")
             for number in parcel.numbers:

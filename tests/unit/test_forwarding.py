@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftkv.errors import NoLeaderError
+from raftkv.errors import NodeStoppedError, NoLeaderError
 from raftkv.machine.batch import PLAIN, Group, Run
 from raftkv.machine.machine import StateMachine
 from raftkv.protocol.encoder import encode_command
@@ -31,7 +31,8 @@ class Wire:
         self.is_leader = False
         self.leader_id = ""
         self.links = self
-        self.replica = type("Replica", (), {"transferring_to": ""})()
+        self.core = type("Core", (), {"term": 1, "halted": ""})()
+        self.replica = type("Replica", (), {"transferring_to": "", "core": self.core})()
         self.sent: list[tuple[str, bytes]] = []
 
     def connected(self, _peer: str) -> bool:
@@ -54,6 +55,9 @@ class Counters:
     commands_forwarded = 0
     protocol_errors = 0
 
+    def tickets(self, tickets: list[Ticket], started: float) -> None:
+        """Accounting, of which these tests ask nothing."""
+
 
 class Node:
     """A forwarder and all that it talks to."""
@@ -63,8 +67,10 @@ class Node:
         self.raft = Wire(node_id, boot)
         self.proposals = Proposals()
         self.soon: list[Any] = []
+        counters = Counters()
         self.forwarder = Forwarder(
-            self.raft, StateMachine(), self.proposals, self.clock, Counters(), self.soon.append, request_s=5.0,
+            self.raft, StateMachine(), self.proposals, self.clock, counters, self.soon.append, request_s=5.0,
+            account=counters,
         )  # type: ignore[arg-type]  # fmt: skip
 
     def turn(self) -> None:
@@ -174,3 +180,31 @@ def test_a_broken_link_leaves_the_outcome_unknown():
     follower.turn()
     follower.forwarder.on_link("l", False)
     assert [one.definite for one in ticket.got] == [False]
+
+
+def test_a_node_that_halted_refuses_writes_and_says_why():
+    follower, _ = follower_and_leader()
+    follower.raft.core.halted = "state diverged"
+    ticket = Asked()
+    follower.forwarder.submit(ticket)
+    follower.turn()
+    assert [type(one) for one in ticket.got] == [NodeStoppedError]
+    assert "state diverged" in str(ticket.got[0])
+    assert not follower.raft.sent
+
+
+def test_a_write_that_is_refused_again_and_again_ends_at_its_deadline():
+    follower, leader = follower_and_leader()
+    leader.raft.core.halted = "the disk is full"
+    ticket = Asked()
+    follower.forwarder.submit(ticket)
+    follower.turn()
+    for _ in range(100):
+        follower.deliver_to(leader)
+        leader.turn()
+        leader.deliver_to(follower)
+        follower.clock.now += 0.1
+        follower.forwarder.sweep()
+        follower.turn()
+    assert [type(one) for one in ticket.got] == [NoLeaderError]
+    assert not leader.proposals.tickets
