@@ -105,6 +105,21 @@ class Checks:
         if term is not None and self._commit_terms.setdefault(now[0], term) != term:
             was = self._commit_terms[now[0]]
             raise Violation("commit", f"{member.id} commits entry {now[0]} of term {term}; it was of term {was}")
+        if now[0] > before[0] and member.replica.core.is_leader and term == member.replica.core.term:
+            self._held_by_majority(member, now[0], term)
+
+    def _held_by_majority(self, leader: Member, index: int, term: int) -> None:
+        """What a leader commits lies, synced, on a majority. A node that is down has the benefit of the doubt."""
+        lacking = [
+            one.id
+            for one in leader.world.members.values()
+            if one.up
+            and one.replica.core.applied < index
+            and not (one.durable_index() >= index and one.log.term_at(index) == term)
+        ]
+        if 2 * len(lacking) >= len(leader.world.members):
+            text = f"{leader.id} commits entry {index} of term {term}, which {', '.join(lacking)} do not hold durably"
+            raise Violation("commit without a majority", text)
 
     def _elected(self, member: Member, term: int) -> None:
         self.elections += 1

@@ -40,6 +40,10 @@ ANY_FILE: Final = __file__
 Done = Callable[[Any, RaftKVError | None], None]
 
 
+_durable_index: Final = Log.durable_index.fget
+assert _durable_index is not None
+
+
 class TimedLog(Log):
     """The real log; its group-commit thread is replaced by events, its syncs take virtual time."""
 
@@ -216,6 +220,10 @@ class Member:
         for done in waiting.values():
             error = UnknownOutcomeError("the connection was lost")
             self.world.scheduler.after(0.001 + 0.02 * self.rng.random(), done, None, error)
+
+    def durable_index(self) -> int:
+        """Up to where a power cut now would leave the log, whatever a guard that was switched off pretends."""
+        return int(_durable_index(self.log))
 
     # -- time
     def monotonic(self) -> float:
