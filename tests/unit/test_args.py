@@ -165,14 +165,40 @@ def test_infinite_sums_are_refused(a: bytes, b: bytes) -> None:
         sum_of(a, b)
 
 
-@given(st.fractions(), st.integers(-200, 200))
+def value_of(number: longdouble.Number) -> Fraction:
+    return number.significand * Fraction(2) ** number.exponent
+
+
+@given(st.fractions(min_value=0), st.integers(-200, 200))
 def test_rounding_keeps_64_bits_and_is_nearest(number: Fraction, exponent: int) -> None:
     number *= Fraction(2) ** exponent
-    result = longdouble.rounded(number)
+    result = value_of(longdouble.rounded(number.numerator, number.denominator))
     if number == 0:
         assert result == 0
         return
-    numerator = abs(result.numerator)
-    assert (numerator // (numerator & -numerator)).bit_length() <= 64
-    assert abs(result - number) <= abs(number) / 2**64
-    assert longdouble.rounded(result) == result
+    assert (result.numerator // (result.numerator & -result.numerator)).bit_length() <= 64
+    assert abs(result - number) <= number / 2**64
+    assert value_of(longdouble.rounded(result.numerator, result.denominator)) == result
+
+
+@pytest.mark.parametrize("denominator", [1, 2, 3, 1 << 70])
+def test_a_tie_goes_to_the_even_significand(denominator: int) -> None:
+    even, odd = (1 << 63) + 2, (1 << 63) + 3
+    for whole, nearest in ((even, even), (odd, odd + 1)):
+        tie = longdouble.rounded((2 * whole + 1) * denominator, denominator)
+        assert value_of(tie) == 2 * nearest
+        above = longdouble.rounded((2 * whole + 1) * (denominator << 99) + 1, denominator << 99)
+        assert value_of(above) == 2 * (whole + 1)
+
+
+def test_a_long_text_is_read_though_python_refuses_it() -> None:
+    """CPython refuses to convert more than 4300 digits, and an exception here would stop every replica."""
+    assert sum_of(b"0." + b"0" * 4400 + b"1", b"1") == b"1"
+    assert sum_of(b"0" * 5000 + b"5", b"1") == b"6"
+    with pytest.raises(CommandError, match="value is not a valid float"):
+        longdouble.parse(b"9" * 5000)
+
+
+@pytest.mark.parametrize("raw", [b"0e99999999999", b"0e-99999999999", b"-0", b"0x0p99999999999", b".0"])
+def test_nothing_is_nothing_whatever_its_exponent(raw: bytes) -> None:
+    assert sum_of(raw, b"0") == b"0"
