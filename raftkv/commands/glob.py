@@ -8,7 +8,7 @@ taken back, so that a hostile pattern (``a*a*a*a*b``) costs O(pattern x text) an
 regular expression or with recursion.
 
 Odd cases follow Redis' matcher: a class that is not closed ends with the pattern, ``[a-]`` is a range up to ``]``,
-a reversed range is turned round, an empty class matches nothing, a backslash at the end is itself, and the empty text
+a reversed range is turned round, ranges count bytes as signed numbers, an empty class matches nothing, a backslash at the end is itself, and the empty text
 matches no pattern but the empty one, not even ``**`` (of ``*`` alone KEYS and SCAN ask no matcher).
 https://redis.io/docs/latest/commands/keys/
 """
@@ -20,16 +20,26 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from raftkv.errors import CommandError
+
 Matcher: TypeAlias = Callable[[bytes], bool]
 
 _CACHED_PATTERNS: Final = 512
 _ANY_BYTE: Final = b"(?s:.)"
 _NO_BYTE: Final = b"(?!)"
+_SIGN_BIT: Final = 0x80
+PATTERN_BYTES_MAX: Final = 4096
+"""A longer pattern is refused: compiling one takes some microseconds a byte, and it may be part of a transaction."""
 
 
 @lru_cache(maxsize=_CACHED_PATTERNS)
 def compile_glob(pattern: bytes, *, ignore_case: bool = False) -> Matcher:
-    """A function that says whether a whole text matches ``pattern``."""
+    """A function that says whether a whole text matches ``pattern``.
+
+    Raises CommandError when the pattern is longer than PATTERN_BYTES_MAX.
+    """
+    if len(pattern) > PATTERN_BYTES_MAX:
+        raise CommandError(f"pattern is longer than {PATTERN_BYTES_MAX} bytes")
     pieces = _parse(pattern)
     flags = re.IGNORECASE if ignore_case else 0
     if len(pieces) == 1:
@@ -95,8 +105,7 @@ def _parse_class(pattern: bytes, at: int) -> tuple[bytes, int]:
             members.append(re.escape(pattern[at + 1 : at + 2]))
             at += 2
         elif left >= 3 and pattern[at + 1 : at + 2] == b"-":
-            low, high = sorted((pattern[at : at + 1], pattern[at + 2 : at + 3]))
-            members.append(re.escape(low) + b"-" + re.escape(high))
+            members.append(_parse_range(pattern[at], pattern[at + 2]))
             at += 3
         else:
             members.append(re.escape(pattern[at : at + 1]))
@@ -105,3 +114,15 @@ def _parse_class(pattern: bytes, at: int) -> tuple[bytes, int]:
     if not members:
         return (_ANY_BYTE if negated else _NO_BYTE), at
     return b"[" + (b"^" if negated else b"") + b"".join(members) + b"]", at
+
+
+def _parse_range(one: int, other: int) -> bytes:
+    """The bytes from one to the other in either order, as signed numbers (C's char): 0x80 to 0xff stand before 0."""
+    low, high = sorted((one, other), key=lambda byte: byte ^ _SIGN_BIT)
+    if low <= high:
+        return _escaped(low) + b"-" + _escaped(high)
+    return _escaped(low) + rb"-\xff\x00-" + _escaped(high)
+
+
+def _escaped(byte: int) -> bytes:
+    return rb"\x%02x" % byte

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.commands.glob import compile_glob, literal
+from raftkv.commands.glob import PATTERN_BYTES_MAX, compile_glob, literal
+from raftkv.errors import CommandError
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,11 @@ from raftkv.commands.glob import compile_glob, literal
         (b"[.^$*+]", [b".", b"$", b"+", b"^"], [b"a"]),
         (b"a.b", [b"a.b"], [b"axb"]),
         (b"\x00*\xff", [b"\x00\xff", b"\x00x\xff"], [b"\x00"]),
+        (b"**", [b"a"], [b""]),
+        (b"[\xfe-\x01]", [b"\xfe", b"\xff", b"\x00", b"\x01"], [b"\x02", b"\xfd", b"\x80"]),
+        (b"[a-\x80]", [b"\x80", b"\xff", b"\x00", b"a"], [b"b"]),
+        (b"[^\x80-\xff]", [b"a", b"\x7f"], [b"\x80", b"\xff"]),
+        (b"[\\-^]", [b"-", b"^"], [b"]", b"\\"]),
     ],
 )
 def test_patterns_match_as_in_redis(pattern: bytes, matching: list[bytes], others: list[bytes]) -> None:
@@ -68,3 +74,9 @@ def test_a_hostile_pattern_costs_no_exponential_time() -> None:
     started = time.perf_counter()
     assert not matches(b"a" * 20_000)
     assert time.perf_counter() - started < 2
+
+
+def test_a_pattern_is_no_longer_than_its_limit() -> None:
+    assert compile_glob(b"a" * PATTERN_BYTES_MAX)(b"a" * PATTERN_BYTES_MAX)
+    with pytest.raises(CommandError, match=f"^ERR pattern is longer than {PATTERN_BYTES_MAX} bytes$"):
+        compile_glob(b"?" * (PATTERN_BYTES_MAX + 1))
