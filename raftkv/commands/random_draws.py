@@ -1,4 +1,4 @@
-"""Random positions for HRANDFIELD and ZRANDMEMBER.
+"""Random positions for RANDOMKEY, SPOP, SRANDMEMBER, HRANDFIELD and ZRANDMEMBER.
 
 Of the generator only ``random()`` is used, the one method whose sequence Python promises to keep, so that nodes of
 two Python versions draw the same.
@@ -24,7 +24,7 @@ def draw(rng: Random, below: int) -> int:
     return int(rng.random() * below)
 
 
-def parse_count(argv: Argv, option: bytes) -> tuple[int, bool]:
+def parse_count(argv: Argv, option: bytes | None = None) -> tuple[int, bool]:
     """``COMMAND key count [option]``: the count, and whether the option is there.
 
     A negative count asks for that many draws with repetitions. Raises CommandError.

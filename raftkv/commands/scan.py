@@ -15,6 +15,7 @@ from typing import Final
 
 from raftkv.commands.args import parse_int, syntax_error
 from raftkv.commands.glob import Matcher, compile_glob, literal
+from raftkv.commands.random_draws import draw
 from raftkv.commands.registry import Argv, Context, command
 from raftkv.commands.scan_args import COUNT_DEFAULT, parse_cursor
 from raftkv.protocol.replies import Reply
@@ -105,7 +106,7 @@ def randomkey(ctx: Context, _argv: Argv) -> Reply:
         return None
     ends = list(accumulate(len(db.bucket(slot)) for slot in range(SLOTS)))
     for _ in range(_DRAWS):
-        key = _key_number(db, ends, ctx.rng.randrange(db.size))
+        key = _key_number(db, ends, draw(ctx.rng, db.size))
         if key in db:
             return key
     return next(db.keys(), None)

@@ -1,8 +1,7 @@
 """Sets of numbered members (:class:`raftkv.store.sets.IndexedSet`).
 
 Every reply lists members in an order that follows from the commands applied, never from hashes. Random members
-come from numbers of ``ctx.rng`` and from :meth:`IndexedSet.at`; of the generator only ``random()`` is used, the
-one method whose sequence Python promises to keep, so that nodes of two Python versions draw the same.
+come from :mod:`raftkv.commands.random_draws` and :meth:`IndexedSet.at`.
 
 Source: https://redis.io/docs/latest/commands/?group=set, version 7.0.
 """
@@ -10,20 +9,15 @@ Source: https://redis.io/docs/latest/commands/?group=set, version 7.0.
 from __future__ import annotations
 
 from itertools import chain, islice
-from random import Random
-from typing import Final
 
-from raftkv.commands.args import INT64_MAX, parse_int, syntax_error
+from raftkv.commands.args import parse_int, syntax_error
 from raftkv.commands.key_finders import counted_keys
+from raftkv.commands.random_draws import draw, parse_count, positions
 from raftkv.commands.registry import Argv, Context, command
 from raftkv.commands.scan_args import parse_cursor, parse_scan_options
 from raftkv.errors import CommandError
 from raftkv.protocol.replies import Reply, SetReply
 from raftkv.store.sets import IndexedSet
-
-REPEATS_MAX: Final = 1 << 20
-"""Most members of one SRANDMEMBER with repetitions. Redis has no limit and may be made to answer for ever;
-here the command may stand in a transaction, and apply must not be held up. Beyond it: "value is out of range"."""
 
 
 # -------------------------------------------------------------------- members
@@ -188,11 +182,6 @@ def sscan(ctx: Context, argv: Argv) -> Reply:
 
 
 # -------------------------------------------------------------------- random members
-def _draw(rng: Random, below: int) -> int:
-    """A number in ``range(below)``; ``below`` is a number of members, far under the 2**53 at which this would bend."""
-    return int(rng.random() * below)
-
-
 @command(
     "SPOP",
     arity=-2,
@@ -210,7 +199,7 @@ def spop(ctx: Context, argv: Argv) -> Reply:
         members: IndexedSet | None = db.typed(key, IndexedSet)
         if members is None:
             return None
-        member = members.pop_at(_draw(ctx.rng, len(members)))
+        member = members.pop_at(draw(ctx.rng, len(members)))
         db.touch_or_drop(key, members)
         return member
     if len(argv) > 3:
@@ -222,7 +211,7 @@ def spop(ctx: Context, argv: Argv) -> Reply:
     if count >= len(members):
         db.delete(key)
         return SetReply(members)
-    popped = SetReply(members.pop_at(_draw(ctx.rng, len(members))) for _ in range(count))
+    popped = SetReply(members.pop_at(draw(ctx.rng, len(members))) for _ in range(count))
     db.touch(key)
     return popped
 
@@ -239,43 +228,16 @@ def spop(ctx: Context, argv: Argv) -> Reply:
     complexity="O(1) without count, otherwise O(N) where N is the count without sign",
 )
 def srandmember(ctx: Context, argv: Argv) -> Reply:
-    if len(argv) > 2:
-        return _random_members(ctx, argv)
-    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
-    return None if members is None else members.at(_draw(ctx.rng, len(members)))
-
-
-def _random_members(ctx: Context, argv: Argv) -> Reply:
-    count = parse_int(argv[2])
-    if count < -INT64_MAX:
-        raise CommandError(f"value is out of range, value must between {-INT64_MAX} and {INT64_MAX}")
+    if len(argv) == 2:
+        members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+        return None if members is None else members.at(draw(ctx.rng, len(members)))
     if len(argv) > 3:
         raise syntax_error()
-    members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
+    count, _ = parse_count(argv)
+    members = ctx.db.typed(argv[1], IndexedSet)
     if members is None:
         return []
-    rng, length = ctx.rng, len(members)
-    if count >= length:
-        return list(members)
-    if count >= 0:
-        return _sample(members, count, rng)
-    if -count > REPEATS_MAX:
-        raise CommandError("value is out of range")
-    return [members.at(_draw(rng, length)) for _ in range(-count)]
-
-
-def _sample(members: IndexedSet, count: int, rng: Random) -> list[bytes]:
-    """``count`` distinct members: the first steps of a Fisher-Yates shuffle of the positions.
-
-    Only the positions that were swapped are kept, so that time and space are O(count), not O(len(members)).
-    """
-    moved: dict[int, int] = {}
-    picked = []
-    for at in range(count):
-        other = at + _draw(rng, len(members) - at)
-        picked.append(members.at(moved.get(other, other)))
-        moved[other] = moved.get(at, at)
-    return picked
+    return list(map(members.at, positions(ctx.rng, len(members), count)))
 
 
 # -------------------------------------------------------------------- algebra

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raftkv.commands.random_draws import REPEATS_MAX
 from raftkv.commands.registry import Context, lookup
-from raftkv.commands.sets import REPEATS_MAX
 from raftkv.errors import CommandError, WrongTypeError
 from raftkv.protocol.replies import Reply, SetReply
 from raftkv.store.keyspace import Keyspace
@@ -173,6 +173,12 @@ def test_repetitions_are_limited() -> None:
     with pytest.raises(CommandError, match=r"^ERR value is out of range$"):
         run(ctx, b"SRANDMEMBER s %d" % -(REPEATS_MAX + 1))
     assert run(ctx, b"SRANDMEMBER none -9223372036854775807") == []
+
+
+def test_srandmember_takes_nothing_after_the_count() -> None:
+    for line in (b"SRANDMEMBER s 1 WITHSCORES", b"SRANDMEMBER s word word", b"SRANDMEMBER none 1 2"):
+        with pytest.raises(CommandError, match=r"^ERR syntax error$"):
+            run(fresh(b"a"), line)
 
 
 # -------------------------------------------------------------------- scan
