@@ -23,6 +23,14 @@ _FLOAT = re.compile(
 _HEX_FLOAT = re.compile(rb"[+-]?0x(?:([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+))(?:p[+-]?[0-9]+)?\Z", re.IGNORECASE)
 
 
+_SHOWN_BYTES_MAX: Final = 128
+
+
+def shown(word: bytes) -> str:
+    """A client's word in an error text, as C's ``%.128s`` shows it: 128 bytes at most, up to the first NUL."""
+    return word[:_SHOWN_BYTES_MAX].partition(b"\0")[0].decode("utf-8", "replace")
+
+
 def syntax_error() -> CommandError:
     """``ERR syntax error``."""
     return CommandError("syntax error")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from raftkv.commands.args import INT64_MAX, INT64_MIN, invalid_expire, parse_int
+from raftkv.commands.args import INT64_MAX, INT64_MIN, invalid_expire, parse_int, shown
 from raftkv.commands.registry import Argv, Context, command
 from raftkv.errors import CommandError
 from raftkv.protocol.replies import Reply
@@ -23,7 +23,7 @@ def _parse_conditions(words: list[bytes]) -> set[bytes]:
     found = set()
     for word in words:
         if word.upper() not in _CONDITIONS:
-            raise CommandError(f"Unsupported option {word.decode('utf-8', 'replace')}")
+            raise CommandError(f"Unsupported option {shown(word)}")
         found.add(word.upper())
     if b"NX" in found and len(found) > 1:
         msg = "NX and XX, GT or LT options at the same time are not compatible"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from raftkv.commands.args import shown
 from raftkv.errors import CommandError
 from raftkv.protocol.replies import Reply
 
@@ -188,8 +189,7 @@ def _container(parent: str, group: str, since: str, scope: Scope) -> Command:
 
 
 def _no_subcommand(_context: object, argv: Argv) -> Reply:
-    word = argv[1].decode("utf-8", "replace")[:128]
-    msg = f"unknown subcommand '{word}'. Try {argv[0].decode().upper()} HELP."
+    msg = f"unknown subcommand '{shown(argv[1])}'. Try {argv[0].decode().upper()} HELP."
     raise CommandError(msg)
 
 
@@ -216,10 +216,19 @@ def lookup(argv: Argv) -> Command:
     return found
 
 
+_UNKNOWN_BYTES_MAX: Final = 128
+"""Arguments are shown until so many bytes of them stand in the error of an unknown command."""
+
+
 def _unknown(argv: Argv) -> str:
-    name = argv[0].decode("utf-8", "replace")[:128]
-    shown = "".join(f"'{arg.decode('utf-8', 'replace')[:128]}' " for arg in argv[1:])[:128]
-    return f"unknown command '{name}', with args beginning with: {shown}"
+    words = b""
+    for arg in argv[1:]:
+        left = _UNKNOWN_BYTES_MAX - len(words)
+        if left <= 0:
+            break
+        words += b"'%b' " % arg[:left].partition(b"\0")[0]
+    beginning = words.decode("utf-8", "replace")
+    return f"unknown command '{shown(argv[0])}', with args beginning with: {beginning}"
 
 
 def all_commands() -> list[Command]:
