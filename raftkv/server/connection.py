@@ -24,6 +24,7 @@ from raftkv.protocol.encoder import encode, encode_many
 from raftkv.protocol.parser import Limits, RequestParser
 from raftkv.protocol.replies import QUEUED, Reply
 from raftkv.server import flow
+from raftkv.server.sizes import exceeds
 from raftkv.server.state import Client, ServerContext
 from raftkv.server.tickets import Ticket
 
@@ -45,8 +46,8 @@ class Connection(asyncio.Protocol):
     """Implements asyncio.Protocol for one accepted socket."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_closed", "_ended", "_kind", "_locked", "_node", "_parser", "_reading", "_task", "_tickets", "_transport", "client",
-        "context", "plain",
+        "_backlog", "_blocked", "_closed", "_ended", "_kind", "_locked", "_node", "_parser", "_reading", "_task",
+        "_tickets", "_transport", "client", "context", "plain",
     )  # fmt: skip
 
     def __init__(self, node: ServerNode) -> None:
@@ -103,11 +104,17 @@ class Connection(asyncio.Protocol):
         node, client = self._node, self.client
         node.metrics.bytes_in += len(data)
         parser = self._parser
-        commands = parser.feed(data)
+        command = parser.feed_one(data)
+        if command is None:
+            commands = parser.feed(data)
+            raw = data if parser.aligned else None
+        elif self.plain and not (self._blocked or self._tickets or self._backlog) and self._read_alone(command):
+            return
+        else:
+            commands, raw = [command], data
         if commands and not client.closing:
             client.commands += len(commands)
             client.last_interaction = node.now
-            raw = data if parser.aligned else None
             if self._blocked or self._backlog:
                 self._backlog.append((commands, raw))
             else:
@@ -167,7 +174,10 @@ class Connection(asyncio.Protocol):
             client.reply_skip -= 1
             self._judge()
         elif client.reply_on:
-            self.write(encode(value, client.proto))
+            if exceeds((value,), self._node.settings.client_output_buffer_limit):
+                self.pause_writing()
+            else:
+                self.write(encode(value, client.proto))
 
     def _buffers(self) -> tuple[int, int]:
         return self._parser.buffered, self._transport.get_write_buffer_size()
@@ -190,6 +200,30 @@ class Connection(asyncio.Protocol):
                     self._start(kind, commands, raw, mute=False)
                 return
         self._step(commands)
+
+    def _read_alone(self, argv: Argv) -> bool:
+        """The most frequent case by the shortest way: one read, and nothing else under way. Blocks until answered."""
+        node, client = self._node, self.client
+        command = node.reads_alone.get(argv[0])
+        if command is None or len(argv) != command.arity or node.detour or client.closing:
+            return False
+        client.commands += 1
+        client.last_interaction = node.now
+        self._blocked = True
+        node.reader.add_alone(self, command, argv)
+        return True
+
+    def answer_alone(self, reply: Reply, argv: Argv) -> None:
+        """The answer to :meth:`_read_alone`."""
+        if not self._closed:
+            data = encode(reply, self.client.proto)
+            if data[0] == ERROR_REPLY:
+                self._node.errors([argv], [reply])
+            self._node.metrics.bytes_out += len(data)
+            self._transport.write(data)
+        self._blocked = False
+        if self._backlog or self._ended:
+            self._pump()
 
     def _start(self, kind: int, commands: list[Argv], raw: bytes | None, *, mute: bool) -> None:
         self._kind = kind
@@ -415,6 +449,11 @@ class _ConnectionTicket(Ticket):
 
     def answer(self, replies: Sequence[Reply]) -> None:
         connection = self._connection
+        if exceeds(replies, connection.node.settings.client_output_buffer_limit):
+            self.reply = b""
+            connection.pause_writing()
+            connection.completed(self)
+            return
         proto = connection.client.proto
         self.reply = reply = encode(replies[0], proto) if len(replies) == 1 else encode_many(replies, proto)
         if reply[0] == ERROR_REPLY or (len(replies) > 1 and b"\r\n-" in reply):

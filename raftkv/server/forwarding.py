@@ -5,8 +5,8 @@ leader it is answered by that leader, or its outcome is unknown: when the link b
 leader may also say that it certainly did nothing (it had just lost its leadership); then the ticket waits again.
 
 Commands of one connection take effect in the order in which they were sent, also when some of them are refused and
-tried again (:meth:`Forwarder.take_back`). Replies carry the request's number, so that they cannot be crossed (failure class RedisRaft #26), whatever happens to
-leaders and links meanwhile.
+tried again (:meth:`Forwarder.take_back`). Replies carry the request's number, so that they cannot be crossed (failure
+class RedisRaft #26), whatever happens to leaders and links meanwhile.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVErro
 from raftkv.machine.batch import RUN, TXN, encode_group, groups, header, plain
 from raftkv.protocol.encoder import encode, encode_commands, encode_many
 from raftkv.protocol.replies import NIL_ARRAY, Raw
+from raftkv.server.sizes import exceeds
 from raftkv.server.tickets import GroupTicket, Ticket
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ HELD_MAX: Final = 100_000
 """Tickets waiting for a leader at one node; one more is refused as busy."""
 NUMBER_DIGITS: Final = 15
 """Hex digits of the boot id that the first request's number is made of: 60 of 64 bits."""
+PARCEL_BYTES: Final = 16 * 1024 * 1024
+"""Requests or answers that share one message take at most so much; a larger one goes alone."""
+REPLY_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Replies to one request take at most so much (the default of ``client_output_buffer_limit``), or the frame of several
+megabytes more would hold up what the members have to tell each other, and above 640 MiB cut the link."""
 GRACE_S: Final = 1.0
 """How much longer than the leader's own time-out a follower waits for its answer."""
 
@@ -146,7 +152,8 @@ class Forwarder:
         """Tickets that certainly were not done, because this node does not lead (any more): let them wait again.
 
         They go before all that waits, because they were sent before it. One that was overtaken, because something of
-        the same sender behind it is on its way or done already, may not be tried again: that would turn the order round.
+        the same sender behind it is on its way or done already, may not be tried again: that would turn the order
+        round.
         """
         until = until or self._clock.monotonic() + self._request_s
         waiting = {id(ticket) for ticket in (*tickets, *self._outbox, *(held for held, _ in self._held))}
@@ -192,11 +199,24 @@ class Forwarder:
             ticket.fail(error)
 
     def _send(self, leader: str, held: deque[tuple[Ticket, float]]) -> None:
+        """Send all, in parcels that a link can carry; what cannot leave now stays held."""
+        while held:
+            parcel: list[tuple[Ticket, float]] = []
+            size = 0
+            while held and (not parcel or size + len(held[0][0].raw or b"") <= PARCEL_BYTES):
+                size += len(held[0][0].raw or b"")
+                parcel.append(held.popleft())
+            if not self._send_parcel(leader, parcel):
+                held.extendleft(reversed(parcel))
+                self._held = held
+                return
+
+    def _send_parcel(self, leader: str, tickets: list[tuple[Ticket, float]]) -> bool:
         numbers, protos, parts = [], [], [header(0)]
         now = self._clock.monotonic()
         deadline = now + self._request_s + GRACE_S
         sent: dict[int, _Sent] = {}
-        for ticket, until in held:
+        for ticket, until in tickets:
             self._number += 1
             numbers.append(self._number)
             protos.append(ticket.proto)
@@ -207,11 +227,11 @@ class Forwarder:
                 parts += plain(ticket.database, len(ticket.commands), [raw])
             sent[self._number] = _Sent(ticket, leader, now, deadline, until)
         parcel = _Parcel(numbers, protos, b"".join(parts), [], self._raft.replica.core.term)
-        if self._raft.send_application(leader, _encode(parcel)):
-            self._sent.update(sent)
-            self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket, _ in held)
-        else:
-            self._held = held
+        if not self._raft.send_application(leader, _encode(parcel)):
+            return False
+        self._sent.update(sent)
+        self._metrics.commands_forwarded += sum(len(ticket.commands) for ticket, _ in tickets)
+        return True
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:
@@ -294,7 +314,12 @@ class Forwarder:
     def _flush_answers(self) -> None:
         answers, self._answers = self._answers, {}
         for peer, ready in answers.items():
-            self._raft.send_application(peer, _encode(_Parcel([], [], b"", ready)))
+            start = size = 0
+            for end, answer in enumerate(ready):
+                size += len(answer.raw or b"") + sum(map(len, answer.parts or ()))
+                if size > PARCEL_BYTES or end == len(ready) - 1:
+                    self._raft.send_application(peer, _encode(_Parcel([], [], b"", ready[start : end + 1])))
+                    start, size = end + 1, 0
 
 
 class _Remote(Ticket):
@@ -316,7 +341,10 @@ class _Remote(Ticket):
         return self._proto
 
     def answer(self, replies: Sequence[Reply]) -> None:
-        self._forwarder.reply(self._peer, _Answer(self._number, raw=encode_many(replies, self._proto)))
+        if exceeds(replies, REPLY_BYTES_MAX):
+            self.fail(_too_large())
+        else:
+            self._forwarder.reply(self._peer, _Answer(self._number, raw=encode_many(replies, self._proto)))
 
     def fail(self, error: RaftKVError) -> None:
         self._forwarder.reply(self._peer, _failed(self._number, error))
@@ -342,6 +370,8 @@ class _RemoteGroup:
         error = result if isinstance(result, RaftKVError) else error
         if error is not None:
             answer = _failed(self.number, error)
+        elif self.kind == TXN and exceeds((result,), REPLY_BYTES_MAX):
+            answer = _failed(self.number, _too_large())
         elif self.kind == RUN:
             answer = _Answer(self.number, raw=result[self.proto - 2])
         elif self.kind == TXN:
@@ -352,6 +382,13 @@ class _RemoteGroup:
         else:
             answer = _Answer(self.number, raw=encode(result, self.proto))
         self.forwarder.reply(self.peer, answer)
+
+
+def _too_large() -> UnknownOutcomeError:
+    return UnknownOutcomeError(
+        f"the commands were applied, but their replies take more than the {REPLY_BYTES_MAX} bytes that one node sends "
+        "to another at once; ask for less, or ask the leader"
+    )
 
 
 def _failed(number: int, error: RaftKVError) -> _Answer:
