@@ -11,6 +11,7 @@ was committed when it was asked. A plain probe waits shortly; ``?sync`` waits un
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -198,6 +199,13 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
+def _quiet() -> logging.Logger:
+    """A logger that drops everything: the errors of handlers are logged by :func:`_guard`."""
+    quiet = logging.Logger("aiohttp.server")  # noqa: LOG001 -- one of its own, so that no root handler sees it
+    quiet.addHandler(logging.NullHandler())
+    return quiet
+
+
 class HttpServer:
     """The application on the node's ``http_listen`` address."""
 
@@ -206,6 +214,7 @@ class HttpServer:
         self._runner = web.AppRunner(
             make_app(node),
             access_log=None,
+            logger=_quiet(),  # what is no HTTP gets its 400; a traceback of each would fill the log
             handle_signals=False,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_TIMEOUT_S,
