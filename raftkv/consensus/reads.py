@@ -25,6 +25,8 @@ WAITING_MAX: Final = 100_000
 """Barriers waiting at one node; one more is refused as busy."""
 ROUNDS_MAX: Final = 1
 """Rounds in flight at once. What arrives meanwhile shares the next one: measured, fewer and larger rounds win."""
+WIDEN_S: Final = 0.005
+"""A round begins with as many peers as a majority needs; after so long without it, everybody is asked."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,9 @@ class _Round:
     index: int
     reads: list[_Waiting]
     deadline: float
+    started: float = 0.0
+    widened: bool = False
+    """All peers were asked, not just as many as are needed."""
     acks: set[str] = field(default_factory=set)
 
 
@@ -56,7 +61,8 @@ class ReadIndex:
         self._waiting: list[_Waiting] = []
         self._rounds: dict[int, _Round] = {}
         self._round = 0
-        self._round_sent = -1e9
+        self._answered_last = list(core.peers)
+        """Peers, the ones to ask first in front: a round needs the answers of half of them only."""
         self._requests: dict[int, _Round] = {}
         self._confirmed: list[_Confirmed] = []
         self.rounds_total = 0
@@ -90,6 +96,8 @@ class ReadIndex:
                 self._start_round()
             elif core.engine.leader_id:
                 self._ask_leader()
+        if self._rounds:
+            self._probe_others()
         self._finish()
         self._expire()
 
@@ -101,15 +109,27 @@ class ReadIndex:
         self._round += 1
         self.rounds_total += 1
         reads, self._waiting = self._waiting, []
-        started = _Round(commit, reads, core.monotonic() + core.timing.election_max_s)
+        now = core.monotonic()
+        started = _Round(commit, reads, now + core.timing.election_max_s, now)
         self._rounds[self._round] = started
-        self._probe(core.peers)
+        needed = (len(core.peers) + 1) // 2
+        self._probe(self._round, self._answered_last[:needed])
         self._confirm(self._round, started)
 
-    def _probe(self, peers: Iterable[str]) -> None:
-        probe = ReadProbe(self._core.term, self._round)
+    def _probe(self, number: int, peers: Iterable[str]) -> None:
+        probe = ReadProbe(self._core.term, number)
         for peer in peers:
             self._core.wire.send(peer, probe)
+
+    def _probe_others(self) -> None:
+        """Who was asked first does not answer: ask everybody, and ask others first from now on."""
+        now = self._core.monotonic()
+        for number, waiting in self._rounds.items():
+            if not waiting.widened and now - waiting.started >= WIDEN_S:
+                waiting.widened = True
+                slow = [peer for peer in self._answered_last if peer not in waiting.acks]
+                self._answered_last = [*(peer for peer in self._answered_last if peer in waiting.acks), *slow[::-1]]
+                self._probe(number, self._core.peers)
 
     def _ask_leader(self) -> None:
         core = self._core

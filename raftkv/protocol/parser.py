@@ -313,12 +313,11 @@ class RequestParser:
 
     def feed(self, data: bytes) -> list[list[bytes]]:
         """All commands that ``data`` completes, in order; see ``aligned`` and ``error`` afterwards."""
+        command = self.feed_one(data)
+        if command is not None:
+            self.aligned = True
+            return [command]
         reference = self._reference
-        if len(data) <= self._short_bytes_max and not reference.buffered and reference.error is None:
-            command = _one_short_command(data)
-            if command is not None:
-                self.aligned = True
-                return [command]
         commands: list[list[bytes]] = []
         if reference.buffered or reference.error is not None:
             self.aligned = False
@@ -330,6 +329,13 @@ class RequestParser:
         if done < len(data):
             reference.consume(data[done:] if done else data, commands)
         return commands
+
+    def feed_one(self, data: bytes) -> list[bytes] | None:
+        """The command, when ``data`` is exactly one short one and nothing is held. None: nothing was taken."""
+        reference = self._reference
+        if len(data) > self._short_bytes_max or reference.buffered or reference.error is not None:
+            return None
+        return _one_short_command(data)
 
     def _feed_hiredis(self, data: bytes, commands: list[list[bytes]]) -> int:
         """Append the commands at the start of ``data`` that are exactly RESP; returns how many bytes they are."""

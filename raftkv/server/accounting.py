@@ -11,6 +11,7 @@ from raftkv.protocol.replies import Reply
 
 if TYPE_CHECKING:
     from raftkv.clock import Clock
+    from raftkv.server.connection import Connection
     from raftkv.server.metrics import CommandStat, Metrics
     from raftkv.server.slowlog import Slowlog
     from raftkv.server.state import Client
@@ -66,6 +67,24 @@ class Accounting:
                 client = ticket.client
                 if client is not None:
                     self.slowlog.note(ticket.commands[0], micros, client.address, client.name, self.wall_s)
+
+    def alone(self, reads: Sequence[tuple[Connection, Command, Argv]], started: float) -> None:
+        """Reads that came one by one, and started together, were answered."""
+        seconds = self.clock.monotonic() - started
+        counts: dict[int, int] = {}
+        for _, command, _ in reads:
+            number = id(command)
+            counts[number] = counts.get(number, 0) + 1
+        for _, command, _ in reads:
+            count = counts.pop(id(command), 0)
+            if count:
+                self.metrics.stat(command).observe_many(count, seconds)
+                if not counts:
+                    break
+        if seconds * 1e6 >= self.slowlog.threshold_us >= 0:
+            for connection, _, argv in reads:
+                client = connection.client
+                self.slowlog.note(argv, int(seconds * 1e6), client.address, client.name, self.wall_s)
 
     def errors(self, commands: list[Argv], replies: Sequence[Reply]) -> None:
         """Some of the replies are errors."""

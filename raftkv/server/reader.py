@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from raftkv.errors import RaftKVError
+from raftkv.commands.registry import Argv, Command, Context
+from raftkv.errors import CommandError, RaftKVError
 
 if TYPE_CHECKING:
     from raftkv.machine.machine import StateMachine
     from raftkv.replicator import Replicator
     from raftkv.server.accounting import Accounting
+    from raftkv.server.connection import Connection
     from raftkv.server.tickets import Ticket
+
+Alone: TypeAlias = "tuple[Connection, Command, Argv]"
+"""One read of a connection that waits for nothing else."""
 
 
 class Reader:
@@ -32,31 +37,64 @@ class Reader:
         self._call_soon = call_soon
         self._account = account
         self._waiting: list[Ticket] = []
+        self._alone: list[Alone] = []
 
     def add(self, ticket: Ticket) -> None:
         """Queue a ticket whose commands do not write."""
-        if not self._waiting:
+        if not (self._waiting or self._alone):
             self._call_soon(self._flush)
         self._waiting.append(ticket)
 
+    def add_alone(self, connection: Connection, command: Command, argv: Argv) -> None:
+        """Queue one read of a connection that waits for nothing else; its arity has been checked."""
+        if not (self._waiting or self._alone):
+            self._call_soon(self._flush)
+        self._alone.append((connection, command, argv))
+
     def _flush(self) -> None:
         tickets, self._waiting = self._waiting, []
+        alone, self._alone = self._alone, []
         started = self._account.monotonic()
-        self._replicator.read_barrier(lambda now_ms, error: self._ready(tickets, started, now_ms, error))
+        self._replicator.read_barrier(lambda now_ms, error: self._ready(tickets, alone, started, now_ms, error))
 
-    def _ready(self, tickets: list[Ticket], started: float, now_ms: int, error: RaftKVError | None) -> None:
+    def _ready(
+        self, tickets: list[Ticket], alone: list[Alone], started: float, now_ms: int, error: RaftKVError | None
+    ) -> None:
         if error is not None:
             for ticket in tickets:
                 ticket.fail(error)
+            for connection, _, argv in alone:
+                connection.answer_alone(error, argv)
         else:
-            run = self._machine.run
             context = self._machine.reading(now_ms, self._rng)
-            asked = missed = 0
-            for ticket in tickets:
-                replies = run(context, ticket.database, ticket.commands)
-                asked += len(replies)
-                missed += replies.count(None)
-                ticket.answer(replies)
-            self._account.misses += missed
-            self._account.hits += asked - missed
+            if alone:
+                self._run_alone(context, alone)
+            if tickets:
+                self._run(context, tickets)
         self._account.tickets(tickets, started)
+        self._account.alone(alone, started)
+
+    def _run(self, context: Context, tickets: list[Ticket]) -> None:
+        run = self._machine.run
+        asked = missed = 0
+        for ticket in tickets:
+            replies = run(context, ticket.database, ticket.commands)
+            asked += len(replies)
+            missed += replies.count(None)
+            ticket.answer(replies)
+        self._account.misses += missed
+        self._account.hits += asked - missed
+
+    def _run_alone(self, context: Context, alone: list[Alone]) -> None:
+        missed = 0
+        for connection, command, argv in alone:
+            context.db_index = connection.client.db
+            try:
+                reply = command.function(context, argv)
+            except CommandError as error:
+                reply = error
+            if reply is None:
+                missed += 1
+            connection.answer_alone(reply, argv)
+        self._account.misses += missed
+        self._account.hits += len(alone) - missed

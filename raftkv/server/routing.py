@@ -49,6 +49,8 @@ class Routing:
         self._data_names = frozenset(plain)
         self._read_names = frozenset(name for name, one in plain.items() if not one.write)
         self.kinds = {name: _WRITE if one.write else _READ for name, one in plain.items()}
+        self.reads_alone = {name: one for name, one in plain.items() if not one.write and one.arity > 0}
+        """Commands that :meth:`Connection._read_alone` may take: the number of words alone tells their arity."""
         self.detour = False
         self.leadership_changed()
 
