@@ -43,7 +43,8 @@ class DurabilityGuard:
             _, peer, message = held.popleft()
             if message.term == core.term and not core.halted:
                 core.wire.send(peer, message)
-        if core.is_leader:
+        if core.is_leader and self._term == core.term:
+            # In a new term, what followers acknowledged to an earlier leadership of this node says nothing any more.
             for peer in sorted(self._acked):
                 self._pass_on(peer)
 
