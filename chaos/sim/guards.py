@@ -53,7 +53,13 @@ def _reply_at_once(self: DurabilityGuard, peer: str, message: AppendReply) -> bo
     return self._core.wire.send(peer, message)
 
 
+def _pass_on_in_any_term(self: DurabilityGuard) -> None:
+    self._term = self._core.term
+    _on_durable(self)
+
+
 # -- log and replies
+_on_durable = DurabilityGuard.on_durable
 _on_reply = Replication.on_reply
 _on_vote = ElectionGuard.on_vote
 
@@ -70,6 +76,12 @@ def _truncate_always(self: AppendGuard, peer: str, message: AppendEntries) -> No
 def _agree_unclipped(self: AppendGuard, peer: str, message: AppendEntries, verified: int) -> None:
     self.follow(peer, message.term, message.commit)
     self.send(peer, verified + 1, reset=False, success=True)
+
+
+def _keep_acknowledged(self: DurabilityGuard, peer: str, match_index: int) -> None:
+    self._term = self._core.term
+    self._acked[peer] = max(match_index, self._acked.get(peer, 0))
+    self._pass_on(peer)
 
 
 # -- elections
@@ -135,6 +147,10 @@ GUARDS: Final[dict[str, Guard]] = {
         "a follower acknowledges what it may forget", ((DurabilityGuard, "reply", _reply_at_once),)
     ),
     "vote-sync": Guard("a vote is forgotten and given again", ((JournalAdapter, "setCurrentTerm", _set_term_unsynced),)),
+    "acknowledged-term": Guard(
+        "what was acknowledged to an earlier leadership of the same node counts once its log is durable",
+        ((DurabilityGuard, "on_durable", _pass_on_in_any_term), (DurabilityGuard, "acknowledged", _keep_acknowledged)),
+    ),
     "stale-replies": Guard(
         "an acknowledgement of an older leadership counts in this one", ((Replication, "on_reply", _believe_every_reply),)
     ),
