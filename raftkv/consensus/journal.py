@@ -15,9 +15,10 @@ from pysyncobj.journal import Journal
 from raftkv.consensus.messages import Entry
 from raftkv.errors import InvariantError
 
-SLICE_ENTRIES_MAX = 256
-SLICE_BYTES_MAX = 8 * 1024 * 1024
-"""A slice gives at most so much; the engine asks again for the rest, so that a long replay stays responsive."""
+SLICE_ENTRIES_MAX = 64
+SLICE_BYTES_MAX = 128 * 1024
+"""A slice gives about so much; the engine asks again for the rest. It applies one slice a tick, so that a follower
+that has much to apply still acknowledges what arrives meanwhile."""
 
 
 class HardState(Protocol):
