@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from raftkv.cli import probe
 from raftkv.cli.connection import Connection
-from raftkv.cli.topology import free_layout, log_tail, spawn
+from raftkv.cli.topology import free_layout, log_tail, server_command, spawn
 
 TOLERANT: Final = {"RAFTKV_ELECTION_TIMEOUT_MS": "800", "RAFTKV_HEARTBEAT_MS": "80"}
 """A busy machine with two cores is late now and then; that shall not start an election."""
@@ -84,6 +85,19 @@ class Cluster:
         process = self.processes[place]
         assert process is None or process.poll() is not None, f"node {place} runs"
         self.processes[place] = spawn(self.members[place], self.members, env=self.env)
+
+    def start_patched(self, place: int, patch: str) -> None:
+        """Start a node that is down with ``patch``, Python that runs before it: a planted bug needs no hook in the product."""
+        member = self.members[place]
+        launcher = member.directory.parent / f"patched{place}.py"
+        launcher.write_text(f"{patch}\n\nimport sys\nfrom raftkv.cli.main import main\n\nsys.exit(main())\n")
+        words = server_command(member, self.members)
+        paths = os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))
+        with member.log.open("ab") as log:
+            self.processes[place] = subprocess.Popen(
+                [sys.executable, str(launcher), *words[words.index("server") :]], stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, process_group=0, env={**os.environ, **self.env, "PYTHONPATH": paths},
+            )  # fmt: skip
 
     def start_all(self) -> None:
         for place in range(len(self.members)):

@@ -1,63 +1,33 @@
 """A replica whose state has diverged finds it out by the audit in the log, and stops serving; the others go on.
 
-The divergence is planted from outside: one node's process is started by a script that changes INCR's function there,
-once a marked key is touched. The product has no hook for this.
+The divergence is planted from outside: one node's process changes INCR's function before it starts, so that it counts
+a marked key twice. The product has no hook for this.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from raftkv.cli.resp import ErrorText
-from raftkv.cli.topology import server_command
 from tests.integration.conftest import Cluster, wait_until
 
-LAUNCHER = '''
-"""Starts a node whose INCR counts wrong on one key."""
-
-import sys
-
+COUNTS_WRONG = """
 from raftkv.commands import registry
-from raftkv.cli.main import main
+
+command = registry.TABLE[b"INCR"]
+right = command.function
 
 
-def plant() -> None:
-    command = registry.TABLE[b"INCR"]
-    right = command.function
-
-    def wrong(context, argv):
-        reply = right(context, argv)
-        return right(context, argv) if argv[1] == b"poisoned" else reply
-
-    object.__setattr__(command, "function", wrong)
+def wrong(context, argv):
+    reply = right(context, argv)
+    return right(context, argv) if argv[1] == b"poisoned" else reply
 
 
-plant()
-sys.argv[0] = "raftkv"
-sys.exit(main())
-'''
+object.__setattr__(command, "function", wrong)
+"""
 INTERVAL = 8
 """Entries between two audits. Each covers 64 of 16,384 slots, so 256 audits are one round through all of them."""
 ENTRIES_MAX = 3 * 256 * INTERVAL
-
-
-def start_poisoned(cluster: Cluster, place: int, tmp_path: Path) -> None:
-    """Start a node that is down by the launcher instead of ``python -m raftkv``."""
-    launcher = tmp_path / "poisoned.py"
-    launcher.write_text(LAUNCHER)
-    member = cluster.members[place]
-    words = server_command(member, cluster.members)
-    at = words.index("server")
-    with member.log.open("ab") as log:
-        cluster.processes[place] = subprocess.Popen(
-            [sys.executable, str(launcher), *words[at:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            process_group=0, env={**os.environ, **cluster.env, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
 
 
 def halted(cluster: Cluster, place: int) -> str:
@@ -74,22 +44,22 @@ def audit_everything(cluster: Cluster, writer: int, until: int | None) -> int:
     return ENTRIES_MAX
 
 
-def poison(cluster: Cluster, place: int, tmp_path: Path) -> None:
+def poison(cluster: Cluster, place: int) -> None:
     """Restart ``place`` as a node that counts wrong, with all three in agreement so far."""
     with cluster.connect(cluster.leader()) as connection:
         for one in range(200):
             connection.ask("SET", f"key:{one}", one)
     cluster.kill(place)
-    start_poisoned(cluster, place, tmp_path)
+    cluster.start_patched(place, COUNTS_WRONG)
     cluster.wait_ready()
     cluster.wait_converged()
 
 
-def test_a_diverged_follower_quarantines_itself(make_cluster, tmp_path):
+def test_a_diverged_follower_quarantines_itself(make_cluster):
     cluster = make_cluster(digest_interval=INTERVAL)
     leader = cluster.leader()
     victim = cluster.follower()
-    poison(cluster, victim, tmp_path)
+    poison(cluster, victim)
     leader = cluster.leader()
     assert leader != victim
     with cluster.connect(leader) as connection:
@@ -114,14 +84,14 @@ def test_a_diverged_follower_quarantines_itself(make_cluster, tmp_path):
             assert connection.ask("SET", f"after:{place}", "goes on") == "OK"
 
 
-def test_a_diverged_leader_does_not_take_the_others_with_it_silently(make_cluster, tmp_path):
+def test_a_diverged_leader_does_not_take_the_others_with_it_silently(make_cluster):
     """The audit compares with the leader: where that one is wrong, whoever differs stops, loudly, and nobody answers both.
 
     A majority that differs from its leader stops, and with it the cluster: safe, and for an operator to judge.
     """
     cluster = make_cluster(digest_interval=INTERVAL)
     victim = cluster.follower()
-    poison(cluster, victim, tmp_path)
+    poison(cluster, victim)
     with cluster.connect(cluster.leader()) as connection:
         assert connection.ask("RAFT.TRANSFER", f"n{victim + 1}") == "OK"
     wait_until(lambda: cluster.leader() == victim, "the poisoned node leads")
@@ -164,10 +134,10 @@ def test_replicas_that_agree_are_left_alone(make_cluster):
 
 
 @pytest.mark.soak
-def test_a_diverged_follower_is_found_at_the_default_interval(make_cluster, tmp_path):
+def test_a_diverged_follower_is_found_at_the_default_interval(make_cluster):
     cluster = make_cluster()
     victim = cluster.follower()
-    poison(cluster, victim, tmp_path)
+    poison(cluster, victim)
     with cluster.connect(cluster.leader()) as connection:
         connection.ask("INCR", "poisoned")
 
