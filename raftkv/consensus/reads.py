@@ -96,7 +96,8 @@ class ReadIndex:
                 self._start_round()
             elif core.engine.leader_id:
                 self._ask_leader()
-        if self._rounds:
+        if self._rounds and core.is_leader:
+            # Once deposed, a question asked again would carry the new leader's term: it took this node for a rival.
             self._probe_others()
         self._finish()
         self._expire()
