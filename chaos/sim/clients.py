@@ -65,7 +65,6 @@ class History:
     reads: int = 0
     last_acknowledged_s: float = 0.0
     """When the newest acknowledgement came."""
-    first_after: dict[float, float] = field(default_factory=dict)
 
     def key(self, name: bytes) -> Key:
         """The key's record, made when it is first asked for."""

@@ -22,7 +22,7 @@ from raftkv.consensus import engine, replica, seams, snapshots
 from raftkv.consensus.core import Timing
 from raftkv.consensus.messages import AppendEntries, Message, SnapshotChunk
 
-WARM_UP_S: Final = 2.5
+WARM_UP_S: Final = 2.0
 PROGRESS_S: Final = 5.0
 """After the last fault, a write must be acknowledged within so long."""
 DRAIN_S: Final = 9.0
@@ -82,6 +82,7 @@ class World:
         self.guards: Counter[str] = Counter()
         self.storming = False
         self.draining = False
+        self.recovery_s = 0.0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._hash = hashlib.blake2b(digest_size=16)
 
@@ -140,9 +141,12 @@ class World:
         self.scheduler.run_until(self.scheduler.now + self.profile.storm_s)
         self._heal()
         healed = self.scheduler.now
-        self.scheduler.run_until(healed + PROGRESS_S)
-        self._require(self.history.last_acknowledged_s > healed, "no progress", f"no write in {PROGRESS_S} s of calm")
-        self.scheduler.run_until(healed + max(PROGRESS_S, self.profile.calm_s))
+        while self.history.last_acknowledged_s <= healed:
+            in_time = self.scheduler.now < healed + PROGRESS_S
+            self._require(in_time, "no progress", f"no write in {PROGRESS_S} s of calm")
+            self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
+        self.recovery_s = self.scheduler.now - healed
+        self.scheduler.run_until(self.scheduler.now + self.profile.calm_s)
         if self.profile.steady_leader:
             self._require(self._leadership() == steady, "deposed", f"leadership went from {steady} to {self._leadership()}")
         self._drain()
@@ -225,6 +229,7 @@ class World:
             acknowledged=history.acknowledged,
             unknown=history.unknown,
             reads=history.reads,
+            recovery_s=self.recovery_s,
             faults=self.faults,
             guards=self.guards,
             trace_hash=self._hash.hexdigest(),
