@@ -11,7 +11,7 @@ from typing import TypeAlias
 from raftkv.commands import longdouble
 from raftkv.commands.args import INT64_MAX, INT64_MIN, parse_int
 from raftkv.commands.hash_scan import scan_page
-from raftkv.commands.random_draws import draw, parse_count, positions
+from raftkv.commands.random_draws import check_repeated, draw, parse_count, positions
 from raftkv.commands.registry import Argv, Context, command
 from raftkv.commands.scan_args import parse_cursor, parse_scan_options
 from raftkv.errors import CommandError
@@ -217,7 +217,11 @@ def hrandfield(ctx: Context, argv: Argv) -> Reply:
         return []
     names = list(fields)
     picked = [names[at] for at in positions(ctx.rng, len(names), count)]
-    return Pairs((field, fields[field]) for field in picked) if with_values else picked
+    check_repeated(count, picked)
+    if not with_values:
+        return picked
+    check_repeated(count, map(fields.__getitem__, picked))
+    return Pairs((field, fields[field]) for field in picked)
 
 
 @command(

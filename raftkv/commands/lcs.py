@@ -22,8 +22,8 @@ from raftkv.protocol.replies import Reply
 
 _CELL_BYTES: Final = 4
 """What a cell takes in Redis, which limits the matrix to ``proto-max-bulk-len``; the limit here is the same."""
-_STEPS_MAX: Final = 1 << 24
-"""Bound of len(a) + len(b): the way back takes that many steps (some seconds)."""
+_STEPS_MAX: Final = 1 << 20
+"""Bound of len(a) + len(b) unless only the length is asked for: the way back takes that many steps (a second)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +174,12 @@ def lcs(ctx: Context, argv: Argv) -> Reply:
     if (len(a) + 1) * (len(b) + 1) * _CELL_BYTES > STRING_BYTES_MAX:
         msg = "Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
         raise CommandError(msg)
-    if len(a) + len(b) > _STEPS_MAX:
-        msg = "String too long for LCS"
-        raise CommandError(msg)
     if options.length_only:
         short, long = sorted((a, b), key=len)
         return _length_before(_rows(short, long)[-1], len(long))
+    if len(a) + len(b) > _STEPS_MAX:
+        msg = "String too long for LCS"
+        raise CommandError(msg)
     matches = _matches(a, b)
     if not options.index:
         return bytes(a[i] for i, _ in reversed(matches))

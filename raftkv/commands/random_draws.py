@@ -6,17 +6,19 @@ two Python versions draw the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Final
 
-from raftkv.commands.args import INT64_MAX, parse_int, syntax_error
+from raftkv.commands.args import INT64_MAX, STRING_BYTES_MAX, parse_int, syntax_error
 from raftkv.commands.registry import Argv
 from raftkv.errors import CommandError
 
-REPEATS_MAX: Final = 1 << 20
+REPEATS_MAX: Final = 1 << 17
 """Most draws with repetitions of one command. Redis has no limit and may be made to answer for ever; here the command
-may stand in a transaction, and apply must not be held up. Beyond it: "value is out of range"."""
+may stand in a transaction, and apply must not be held up (half a second at most). Beyond it: "value is out of range"."""
+REPEATED_BYTES_MAX: Final = STRING_BYTES_MAX
+"""Most bytes that draws with repetitions may add up to: a few words of a command must not make a reply of terabytes."""
 
 
 def draw(rng: Random, below: int) -> int:
@@ -64,3 +66,9 @@ def _distinct(rng: Random, size: int, count: int) -> list[int]:
         picked.append(moved.get(other, other))
         moved[other] = moved.get(at, at)
     return picked
+
+
+def check_repeated(count: int, parts: Iterable[bytes]) -> None:
+    """Raise CommandError when a negative ``count`` drew ``parts`` of more than REPEATED_BYTES_MAX in all."""
+    if count < 0 and sum(map(len, parts)) > REPEATED_BYTES_MAX:
+        raise CommandError("value is out of range")

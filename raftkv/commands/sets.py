@@ -12,7 +12,7 @@ from itertools import chain, islice
 
 from raftkv.commands.args import parse_int, syntax_error
 from raftkv.commands.key_finders import counted_keys
-from raftkv.commands.random_draws import draw, parse_count, positions
+from raftkv.commands.random_draws import check_repeated, draw, parse_count, positions
 from raftkv.commands.registry import Argv, Context, command
 from raftkv.commands.scan_args import parse_cursor, parse_scan_options
 from raftkv.errors import CommandError
@@ -237,7 +237,9 @@ def srandmember(ctx: Context, argv: Argv) -> Reply:
     members = ctx.db.typed(argv[1], IndexedSet)
     if members is None:
         return []
-    return list(map(members.at, positions(ctx.rng, len(members), count)))
+    picked = list(map(members.at, positions(ctx.rng, len(members), count)))
+    check_repeated(count, picked)
+    return picked
 
 
 # -------------------------------------------------------------------- algebra

@@ -15,7 +15,7 @@ from typing import Final
 from raftkv.commands.args import format_float, parse_float, parse_int, syntax_error
 from raftkv.commands.hash_scan import SMALL_MAX, scan_page
 from raftkv.commands.key_finders import counted_keys
-from raftkv.commands.random_draws import draw, parse_count, positions
+from raftkv.commands.random_draws import check_repeated, draw, parse_count, positions
 from raftkv.commands.registry import Argv, Context, command
 from raftkv.commands.scan_args import parse_cursor, parse_scan_options
 from raftkv.commands.zset_args import parse_lex_range, parse_score_range
@@ -331,7 +331,9 @@ def zrandmember(ctx: Context, argv: Argv) -> Reply:
     if zset is None or count == 0:
         return []
     # By rank and not by place in the dict, whose order is no part of the state.
-    return members_reply(list(map(zset.at, positions(ctx.rng, len(zset), count))), with_scores=with_scores)
+    entries = list(map(zset.at, positions(ctx.rng, len(zset), count)))
+    check_repeated(count, (member for member, _ in entries))
+    return members_reply(entries, with_scores=with_scores)
 
 
 def members_reply(entries: Sequence[tuple[bytes, float]], *, with_scores: bool) -> Reply:
