@@ -21,7 +21,9 @@ def seeds_of(text: str) -> range:
 def replay(result: Result, off: list[str]) -> str:
     """The command that shows it again."""
     switches = "".join(f" --off {one}" for one in off)
-    return f"python -m chaos.sim --seeds {result.seed} --profile {result.profile} --nodes {result.nodes}{switches} --trace"
+    return (
+        f"python -m chaos.sim --seeds {result.seed} --profile {result.profile} --nodes {result.nodes}{switches} --trace"
+    )
 
 
 def row(name: str, results: list[Result], seconds: float) -> str:

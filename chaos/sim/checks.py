@@ -14,7 +14,7 @@ COMPARED_MAX: Final = 2000
 """Newest committed entries that a new leader's log is compared with."""
 
 
-class Violation(BaseException):  # noqa: N818 -- the field's name for it
+class Violation(BaseException):
     """A property does not hold. Not an Exception: no handler of the code under test may swallow it."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -41,14 +41,13 @@ class Checks:
     # -- events
     def sent(self, member: Member, peer: str, message: Message) -> None:
         """Before it leaves: votes once a term, entries that match."""
-        kind = type(message)
-        if kind is AppendEntries:
-            for payload, index, term in message.entries:  # type: ignore[union-attr] -- the type was just tested
+        if isinstance(message, AppendEntries):
+            for payload, index, term in message.entries:
                 self._match(member, index, term, payload)
-        elif kind is Vote:
-            self._vote(member.id, message.term, peer)  # type: ignore[union-attr] -- the type was just tested
-        elif kind is RequestVote:
-            self._vote(member.id, message.term, member.id)  # type: ignore[union-attr] -- the type was just tested
+        elif isinstance(message, Vote):
+            self._vote(member.id, message.term, peer)
+        elif isinstance(message, RequestVote):
+            self._vote(member.id, message.term, member.id)
 
     def _vote(self, voter: str, term: int, candidate: str) -> None:
         first = self._votes.setdefault((voter, term), candidate)
@@ -67,7 +66,8 @@ class Checks:
         known = self._committed.setdefault(index, value)
         if known != value:
             raise Violation(
-                "state machine safety", f"{member.id} applies entry {index} of term {term}, another was applied: {known}"
+                "state machine safety",
+                f"{member.id} applies entry {index} of term {term}, another was applied: {known}",
             )
         if index != member.replica.core.applied + 1:
             raise Violation("order", f"{member.id} applies {index} after {member.replica.core.applied}")

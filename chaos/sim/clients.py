@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chaos.sim.checks import Violation
 from raftkv.errors import RaftKVError
@@ -167,7 +167,7 @@ class Client:
             return
         attempt = operation.attempt
 
-        def done(result: object, error: RaftKVError | None) -> None:
+        def done(result: Any, error: RaftKVError | None) -> None:
             if operation.attempt == attempt and not operation.done:
                 self._answered(operation, member, result, error)
 
@@ -201,7 +201,7 @@ class Client:
             raise Violation("no answer", f"{self.name}: {operation.words[:2]} at {member.id} got none in time")
 
     # -- what came back
-    def _answered(self, operation: Operation, member: Member, result: object, error: RaftKVError | None) -> None:
+    def _answered(self, operation: Operation, member: Member, result: Any, error: RaftKVError | None) -> None:
         if error is not None:
             self._failed(operation, member, error)
             return
@@ -209,10 +209,10 @@ class Client:
             raise Violation("reply", f"{self.name}: {operation.words[:2]} was answered {result}")
         operation.done = True
         if operation.words[0] == b"OPEN":
-            self.session = bytes.fromhex(bytes(result).decode())  # type: ignore[call-overload] -- bytes of an id
+            self.session = bytes.fromhex(bytes(result).decode())
             self._sequence = 0
         elif operation.words[0] in (b"GET", b"LLEN"):
-            self._saw(operation, member, int(result or 0))  # type: ignore[call-overload] -- bytes, int or None
+            self._saw(operation, member, int(result or 0))
         else:
             self._acknowledged(operation, member, result)
         self._pause()
@@ -234,7 +234,7 @@ class Client:
     def _pause(self) -> None:
         self.world.scheduler.after(self.world.profile.think_s * self.rng.expovariate(1.0), self._next)
 
-    def _acknowledged(self, operation: Operation, member: Member, result: object) -> None:
+    def _acknowledged(self, operation: Operation, member: Member, result: Any) -> None:
         history = self.history
         history.acknowledged += 1
         history.last_acknowledged_s = self.world.scheduler.now
@@ -251,7 +251,9 @@ class Client:
                 raise Violation("applied twice or lost", text)
             history.counted[number] = self.name
         if not 0 < number <= key.ceiling:
-            raise Violation("reply", f"{self.name} at {member.id}: {operation.words[:2]} answered {number} > {key.ceiling}")
+            raise Violation(
+                "reply", f"{self.name} at {member.id}: {operation.words[:2]} answered {number} > {key.ceiling}"
+            )
         key.floor = max(key.floor, number)
 
     def _saw(self, operation: Operation, member: Member, value: int) -> None:
@@ -266,21 +268,22 @@ class Client:
         key.floor = max(key.floor, value)
 
 
-def _integer(result: object) -> int:
+def _integer(result: Any) -> int:
     """``[int]`` of a plain group; RESP2 bytes of one that ran in a session."""
     if isinstance(result, tuple):
         return int(result[0][1:-2])
-    return int(result[0])  # type: ignore[index] -- the list of one reply
+    return int(result[0])
 
 
 def judge(history: History, member: Member) -> None:
     """At the end, the state of a node against everything that clients know."""
-    def value(*words: bytes) -> object:
+
+    def value(*words: bytes) -> Any:
         return member.look(list(words), member.machine.stamp_ms)
 
     for name, key in history.keys.items():
         if name not in history.lists:
-            found = int(value(b"GET", name) or 0)  # type: ignore[call-overload] -- bytes or None
+            found = int(value(b"GET", name) or 0)
             if not key.floor <= found <= key.ceiling:
                 raise Violation("lost write", f"{name.decode()} is {found}, not {key.floor}..{key.ceiling}")
     for name, elements in history.lists.items():

@@ -34,6 +34,7 @@ def _cut_off(world: World, group: list[str], seconds: float) -> None:
 
 
 def partition(world: World, rng: Random) -> str:
+    """Some nodes, fewer than half, are cut off."""
     group = rng.sample(world.ids, rng.randrange(1, len(world.ids) // 2 + 1))
     seconds = _duration(rng)
     _cut_off(world, group, seconds)
@@ -41,6 +42,7 @@ def partition(world: World, rng: Random) -> str:
 
 
 def isolate_leader(world: World, rng: Random) -> str:
+    """The leader alone is cut off."""
     leader = world.leader()
     if leader is None:
         return ""
@@ -62,6 +64,7 @@ def minority_leader(world: World, rng: Random) -> str:
 
 
 def isolate_follower(world: World, rng: Random) -> str:
+    """One follower is cut off; the others keep their leader."""
     leader = world.leader()
     if leader is None or not world.network.whole:
         return ""
@@ -84,6 +87,7 @@ def deaf_follower(world: World, rng: Random) -> str:
 
 
 def one_way(world: World, rng: Random) -> str:
+    """One direction between two nodes is cut."""
     a, b = _pair(world, rng)
     seconds = _duration(rng)
     world.network.cut(a, b)
@@ -92,12 +96,14 @@ def one_way(world: World, rng: Random) -> str:
 
 
 def break_(world: World, rng: Random) -> str:
+    """One connection is reset, and dialled again."""
     a, b = _pair(world, rng)
     world.network.break_link(world.network.links[a, b])
     return f"connection {a} to {b}"
 
 
 def half_open(world: World, rng: Random) -> str:
+    """One connection swallows everything until its sender notices."""
     a, b = _pair(world, rng)
     seconds = _duration(rng)
     world.network.half_open(world.network.links[a, b], seconds)
@@ -105,6 +111,7 @@ def half_open(world: World, rng: Random) -> str:
 
 
 def slow_link(world: World, rng: Random) -> str:
+    """One connection gets slow."""
     a, b = _pair(world, rng)
     link = world.network.links[a, b]
     link.slow = rng.choice((5.0, 20.0, 100.0))
@@ -125,14 +132,17 @@ def _crash(world: World, member: Member, rng: Random, *, power: bool) -> str:
 
 
 def kill(world: World, rng: Random) -> str:
+    """A process dies; what it wrote is there."""
     return _crash(world, world.members[rng.choice(world.ids)], rng, power=False)
 
 
 def power(world: World, rng: Random) -> str:
+    """A power cut at one node."""
     return _crash(world, world.members[rng.choice(world.ids)], rng, power=True)
 
 
 def kill_leader(world: World, rng: Random) -> str:
+    """The leader dies, with or without its power."""
     leader = world.leader()
     return _crash(world, leader, rng, power=rng.random() < 0.5) if leader else ""
 
@@ -144,6 +154,7 @@ def power_all(world: World, rng: Random) -> str:
 
 
 def power_at_operation(world: World, rng: Random) -> str:
+    """A power cut inside a file operation, soon."""
     member = world.members[rng.choice(world.ids)]
     if not member.up or member.disk.cut_in:
         return ""
@@ -169,6 +180,7 @@ def disk_full(world: World, rng: Random) -> str:
 
 
 def slow_disk(world: World, rng: Random) -> str:
+    """The syncs of one node take long."""
     member = world.members[rng.choice(world.ids)]
     member.slow_disk = rng.choice((10.0, 100.0, 500.0))
 
@@ -180,6 +192,7 @@ def slow_disk(world: World, rng: Random) -> str:
 
 
 def clock_jump(world: World, rng: Random) -> str:
+    """The date of one node jumps."""
     member = world.members[rng.choice(world.ids)]
     jump_ms = rng.choice((-60_000, -1000, 1000, 60_000, 3_600_000))
     member.wall_offset_ms += jump_ms
@@ -187,6 +200,7 @@ def clock_jump(world: World, rng: Random) -> str:
 
 
 def transfer(world: World, rng: Random) -> str:
+    """The leader is asked to hand over, rather to one that led lately."""
     leader = world.leader()
     if leader is None:
         return ""

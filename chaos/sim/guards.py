@@ -94,7 +94,7 @@ def _count_every_vote(self: ElectionGuard, peer: str, message: Vote) -> None:
     _on_vote(self, peer, message)
 
 
-def _no_term_notice(self: ElectionGuard, peer: str, message: object) -> None:
+def _no_term_notice(_self: ElectionGuard, _peer: str, _message: object) -> None:
     return None
 
 
@@ -115,7 +115,7 @@ def _install_any(self: Snapshots, peer: str, message: SnapshotChunk) -> None:
 
 
 def _confirm_at_once(self: ReadIndex, number: int, waiting: Any) -> None:
-    with mock.patch.object(Core, "is_majority", lambda _self, _others: True):
+    with mock.patch.object(Core, "is_majority", return_value=True):
         _confirm(self, number, waiting)
 
 
@@ -125,8 +125,7 @@ _start_round = ReadIndex._start_round
 
 def _start_without_own_entry(self: ReadIndex) -> None:
     core = self._core
-    term = core.log.term_at(int(core.engine.raftCommitIndex))
-    with mock.patch.object(type(core.log), "term_at", lambda log, index: core.term if term is not None else None):
+    with mock.patch.object(type(core.log), "term_at", return_value=core.term):
         _start_round(self)
 
 
@@ -146,13 +145,16 @@ GUARDS: Final[dict[str, Guard]] = {
     "follower-durability": Guard(
         "a follower acknowledges what it may forget", ((DurabilityGuard, "reply", _reply_at_once),)
     ),
-    "vote-sync": Guard("a vote is forgotten and given again", ((JournalAdapter, "setCurrentTerm", _set_term_unsynced),)),
+    "vote-sync": Guard(
+        "a vote is forgotten and given again", ((JournalAdapter, "setCurrentTerm", _set_term_unsynced),)
+    ),
     "acknowledged-term": Guard(
         "what was acknowledged to an earlier leadership of the same node counts once its log is durable",
         ((DurabilityGuard, "on_durable", _pass_on_in_any_term), (DurabilityGuard, "acknowledged", _keep_acknowledged)),
     ),
     "stale-replies": Guard(
-        "an acknowledgement of an older leadership counts in this one", ((Replication, "on_reply", _believe_every_reply),)
+        "an acknowledgement of an older leadership counts in this one",
+        ((Replication, "on_reply", _believe_every_reply),),
     ),
     "truncation": Guard(
         "a late append cuts entries that match and were acknowledged", ((AppendGuard, "_compare", _truncate_always),)
@@ -162,7 +164,10 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "pre-vote": Guard(
         "a node that was cut off comes back with a higher term and deposes the leader",
-        ((ElectionGuard, "_start_pre_vote", _campaign_at_once), (ElectionGuard, "_hears_leader", property(lambda _: False))),
+        (
+            (ElectionGuard, "_start_pre_vote", _campaign_at_once),
+            (ElectionGuard, "_hears_leader", property(lambda _: False)),
+        ),
     ),
     "stickiness": Guard(
         "a node that cannot hear the leader deposes it",

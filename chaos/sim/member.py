@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from chaos.sim.checks import Violation
 from chaos.sim.disk import Disk, PowerCut
@@ -18,7 +18,6 @@ from persistence.errors import LogFailedError, PersistenceError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
 from raftkv.consensus import seams
-from raftkv.consensus.core import Timing
 from raftkv.consensus.messages import Message
 from raftkv.consensus.replica import Compaction, Replica
 from raftkv.errors import RaftKVError, UnknownOutcomeError
@@ -36,12 +35,13 @@ TRANSFER_RETRY_S: Final = 0.002
 DIGEST_INTERVAL: Final = 64
 WALL_EPOCH_MS: Final = 1_700_000_000_000
 ANY_FILE: Final = __file__
+ENGINE_GLOBALS: Final[Any] = vars(seams)["syncobj"]
+"""The engine's module: it takes clock and randomness from there, so both are set anew for each node's step."""
 
 Done = Callable[[Any, RaftKVError | None], None]
 
 
-_durable_index: Final = Log.durable_index.fget
-assert _durable_index is not None
+_durable_index: Final = vars(Log)["durable_index"].fget
 
 
 class TimedLog(Log):
@@ -183,7 +183,7 @@ class Member:
             preallocate=profile.preallocate,
             compress_bytes_min=128,
         )
-        self.log = TimedLog.open("data/log", options, self.disk)
+        self.log = cast("TimedLog", TimedLog.open("data/log", options, self.disk))
         self.log.member = self
         store = SnapshotStore("data/snapshots", self.disk)
         self.machine = StateMachine(digest_interval=DIGEST_INTERVAL)
@@ -201,7 +201,9 @@ class Member:
             wall_ms=self.wall_ms,
             rng=self.rng,
             timing=world.timing,
-            compaction=Compaction(log_bytes=1 << 30, entries=profile.snapshot_entries, retain_bytes=profile.retain_bytes),
+            compaction=Compaction(
+                log_bytes=1 << 30, entries=profile.snapshot_entries, retain_bytes=profile.retain_bytes
+            ),
             snapshot_file=ANY_FILE,
         )
         self.replica.tick()
@@ -243,8 +245,8 @@ class Member:
     # -- events
     def call(self, work: Callable[..., Any], *args: object) -> None:
         """Run the node's code, as this node: its clock, its generator, its power."""
-        seams.syncobj.monotonicTime = self.monotonic
-        seams.syncobj.random = self.rng
+        ENGINE_GLOBALS.monotonicTime = self.monotonic
+        ENGINE_GLOBALS.random = self.rng
         try:
             work(*args)
         except PowerCut:
@@ -337,8 +339,8 @@ class Member:
         answer = self._remember(done)
         stamp_ms = max(self.wall_ms(), self.machine.stamp_ms)
 
-        def applied(result: object, error: RaftKVError | None) -> None:
-            answer(None if error is not None else result[0], error)  # type: ignore[index] -- a list of group results
+        def applied(result: Any, error: RaftKVError | None) -> None:
+            answer(None if error is not None else result[0], error)
 
         self.call(self.replica.propose, header(stamp_ms) + group, applied)
         self.schedule_tick()
@@ -384,6 +386,3 @@ class Member:
 
 def _nothing(_result: object, _error: RaftKVError | None) -> None:
     return None
-
-
-TIMING: Final = Timing()

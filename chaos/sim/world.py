@@ -6,10 +6,11 @@ import hashlib
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
+from unittest import mock
 
 from chaos.sim.checks import Checks, Violation
 from chaos.sim.clients import Client, History, judge
@@ -148,14 +149,16 @@ class World:
         self.recovery_s = self.scheduler.now - healed
         self.scheduler.run_until(self.scheduler.now + self.profile.calm_s)
         if self.profile.steady_leader:
-            self._require(self._leadership() == steady, "deposed", f"leadership went from {steady} to {self._leadership()}")
+            self._require(
+                self._leadership() == steady, "deposed", f"leadership went from {steady} to {self._leadership()}"
+            )
         self._drain()
 
     def _leadership(self) -> tuple[str, int]:
         leader = self.leader()
         return (leader.id, leader.replica.core.term) if leader is not None else ("", 0)
 
-    def _require(self, holds: bool, kind: str, text: str) -> None:  # noqa: FBT001 -- reads as a sentence
+    def _require(self, holds: bool, kind: str, text: str) -> None:
         if not holds:
             raise Violation(kind, text)
 
@@ -242,10 +245,7 @@ def describe(message: Message) -> str:
     """One line, without payloads and without what depends on the compressor's version."""
     if type(message) is AppendEntries:
         m = message
-        return (
-            f"append t{m.term} #{m.sequence} after {m.prev_index}/t{m.prev_term}"
-            f" +{len(m.entries)} commit {m.commit}"
-        )
+        return f"append t{m.term} #{m.sequence} after {m.prev_index}/t{m.prev_term} +{len(m.entries)} commit {m.commit}"
     if type(message) is SnapshotChunk:
         return f"snapshot t{message.term} {message.index}/t{message.last_term} at {message.offset}"
     return repr(message)
@@ -254,15 +254,22 @@ def describe(message: Message) -> str:
 @contextmanager
 def pinned() -> Iterator[None]:
     """What the engine and the modules hold globally, set for a simulation and put back afterwards."""
-    saved = seams.syncobj.monotonicTime, seams.syncobj.random, engine.Node.__hash__
-    constants = replica.MARK_BYTES, snapshots.CHUNK_BYTES
-    engine.Node.__hash__ = lambda node: zlib.crc32(node.id.encode())
-    replica.MARK_BYTES, snapshots.CHUNK_BYTES = MARK_BYTES, CHUNK_BYTES  # type: ignore[misc] -- final elsewhere
-    try:
+    globals_of_engine = vars(seams)["syncobj"]
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (globals_of_engine, "monotonicTime", globals_of_engine.monotonicTime),
+            (globals_of_engine, "random", globals_of_engine.random),
+            (vars(engine)["Node"], "__hash__", _steady_hash),
+            (replica, "MARK_BYTES", MARK_BYTES),
+            (snapshots, "CHUNK_BYTES", CHUNK_BYTES),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
         yield
-    finally:
-        seams.syncobj.monotonicTime, seams.syncobj.random, engine.Node.__hash__ = saved
-        replica.MARK_BYTES, snapshots.CHUNK_BYTES = constants  # type: ignore[misc] -- as above
+
+
+def _steady_hash(node: Any) -> int:
+    """The engine iterates over sets of nodes: their order must not depend on the process."""
+    return zlib.crc32(node.id.encode())
 
 
 def simulate(seed: int, profile: str | Profile, nodes: int = 3) -> Result:
