@@ -26,7 +26,7 @@ def _add(ctx: Context, key: bytes, delta: int) -> int:
 
 @command(
     "INCR", arity=2, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key",
-    summary="Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
+    summary="Add 1 to the integer at a key; a missing one counts as 0.",
 )  # fmt: skip
 def incr(ctx: Context, argv: Argv) -> Reply:
     return _add(ctx, argv[1], 1)
@@ -34,7 +34,7 @@ def incr(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "DECR", arity=2, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key",
-    summary="Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
+    summary="Subtract 1 from the integer at a key; a missing one counts as 0.",
 )  # fmt: skip
 def decr(ctx: Context, argv: Argv) -> Reply:
     return _add(ctx, argv[1], -1)
@@ -43,7 +43,7 @@ def decr(ctx: Context, argv: Argv) -> Reply:
 @command(
     "INCRBY", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="1.0.0",
     syntax="key increment",
-    summary="Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+    summary="Add to the integer at a key; a missing one counts as 0.",
 )  # fmt: skip
 def incrby(ctx: Context, argv: Argv) -> Reply:
     return _add(ctx, argv[1], parse_int(argv[2]))
@@ -52,7 +52,7 @@ def incrby(ctx: Context, argv: Argv) -> Reply:
 @command(
     "DECRBY", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="1.0.0",
     syntax="key decrement",
-    summary="Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
+    summary="Subtract from the integer at a key; a missing one counts as 0.",
 )  # fmt: skip
 def decrby(ctx: Context, argv: Argv) -> Reply:
     delta = parse_int(argv[2])
@@ -66,7 +66,7 @@ def decrby(ctx: Context, argv: Argv) -> Reply:
 @command(
     "INCRBYFLOAT", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="2.6.0",
     syntax="key increment",
-    summary="Increments the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+    summary="Add to the decimal number at a key, with the digits of an 80-bit float.",
 )  # fmt: skip
 def incrbyfloat(ctx: Context, argv: Argv) -> Reply:
     key = argv[1]

@@ -59,7 +59,7 @@ def _expire(ctx: Context, argv: Argv, *, unit_ms: int, base_ms: int) -> int:
 
 @command(
     "EXPIRE", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="1.0.0",
-    syntax="key seconds [NX | XX | GT | LT]", summary="Sets the expiration time of a key in seconds.",
+    syntax="key seconds [NX | XX | GT | LT]", summary="Let a key expire so many seconds from now.",
 )  # fmt: skip
 def expire(ctx: Context, argv: Argv) -> Reply:
     return _expire(ctx, argv, unit_ms=1000, base_ms=ctx.now_ms)
@@ -67,7 +67,7 @@ def expire(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "PEXPIRE", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="2.6.0",
-    syntax="key milliseconds [NX | XX | GT | LT]", summary="Sets the expiration time of a key in milliseconds.",
+    syntax="key milliseconds [NX | XX | GT | LT]", summary="Let a key expire so many milliseconds from now.",
 )  # fmt: skip
 def pexpire(ctx: Context, argv: Argv) -> Reply:
     return _expire(ctx, argv, unit_ms=1, base_ms=ctx.now_ms)
@@ -75,7 +75,8 @@ def pexpire(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "EXPIREAT", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="1.2.0",
-    syntax="key unix-time-seconds [NX | XX | GT | LT]", summary="Sets the expiration time of a key to a Unix timestamp.",
+    syntax="key unix-time-seconds [NX | XX | GT | LT]",
+    summary="Let a key expire at a time given in seconds since the epoch.",
 )  # fmt: skip
 def expireat(ctx: Context, argv: Argv) -> Reply:
     return _expire(ctx, argv, unit_ms=1000, base_ms=0)
@@ -84,7 +85,7 @@ def expireat(ctx: Context, argv: Argv) -> Reply:
 @command(
     "PEXPIREAT", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="2.6.0",
     syntax="key unix-time-milliseconds [NX | XX | GT | LT]",
-    summary="Sets the expiration time of a key to a Unix milliseconds timestamp.",
+    summary="Let a key expire at a time given in milliseconds since the epoch.",
 )  # fmt: skip
 def pexpireat(ctx: Context, argv: Argv) -> Reply:
     return _expire(ctx, argv, unit_ms=1, base_ms=0)
@@ -100,7 +101,7 @@ def _time(ctx: Context, key: bytes, *, unit_ms: int, base_ms: int) -> int:
 
 @command(
     "TTL", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="1.0.0", syntax="key",
-    summary="Returns the expiration time in seconds of a key.",
+    summary="Seconds until a key expires; -1: never, -2: no such key.",
 )  # fmt: skip
 def ttl(ctx: Context, argv: Argv) -> Reply:
     return _time(ctx, argv[1], unit_ms=1000, base_ms=ctx.now_ms)
@@ -108,7 +109,7 @@ def ttl(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "PTTL", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="2.6.0", syntax="key",
-    summary="Returns the expiration time in milliseconds of a key.",
+    summary="Milliseconds until a key expires; -1: never, -2: no such key.",
 )  # fmt: skip
 def pttl(ctx: Context, argv: Argv) -> Reply:
     return _time(ctx, argv[1], unit_ms=1, base_ms=ctx.now_ms)
@@ -116,7 +117,7 @@ def pttl(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "EXPIRETIME", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="7.0.0", syntax="key",
-    summary="Returns the expiration time of a key as a Unix timestamp.",
+    summary="When a key expires, seconds since the epoch; -1: never, -2: no such key.",
 )  # fmt: skip
 def expiretime(ctx: Context, argv: Argv) -> Reply:
     return _time(ctx, argv[1], unit_ms=1000, base_ms=0)
@@ -124,7 +125,7 @@ def expiretime(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "PEXPIRETIME", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="7.0.0", syntax="key",
-    summary="Returns the expiration time of a key as a Unix milliseconds timestamp.",
+    summary="When a key expires, milliseconds since the epoch; -1: never, -2: no such key.",
 )  # fmt: skip
 def pexpiretime(ctx: Context, argv: Argv) -> Reply:
     return _time(ctx, argv[1], unit_ms=1, base_ms=0)
@@ -132,7 +133,7 @@ def pexpiretime(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "PERSIST", arity=2, flags="write fast", keys=(1, 1, 1), group="generic", since="2.2.0", syntax="key",
-    summary="Removes the expiration time of a key.",
+    summary="Let a key live for ever; 1 if it would have expired.",
 )  # fmt: skip
 def persist(ctx: Context, argv: Argv) -> Reply:
     return int(ctx.db.persist(argv[1]))

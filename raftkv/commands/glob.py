@@ -4,12 +4,13 @@ r"""Glob patterns as KEYS, SCAN and CONFIG GET use them.
 
 Every token but ``*`` takes exactly one byte. A pattern is therefore a row of fixed-length pieces between stars:
 the first stands at the start, the last at the end, each other one as far to the left as it can. No choice is ever
-taken back, so that a hostile pattern (``a*a*a*a*b``) costs O(pattern x text) and not exponential time, as it does with a
-regular expression or with recursion.
+taken back, so that a hostile pattern (``a*a*a*a*b``) costs O(pattern x text) and not exponential time, as it does
+with a regular expression or with recursion.
 
 Odd cases follow Redis' matcher: a class that is not closed ends with the pattern, ``[a-]`` is a range up to ``]``,
-a reversed range is turned round, ranges count bytes as signed numbers, an empty class matches nothing, a backslash at the end is itself, and the empty text
-matches no pattern but the empty one, not even ``**`` (of ``*`` alone KEYS and SCAN ask no matcher).
+a reversed range is turned round, a range counts bytes as signed numbers (0x80 to 0xff stand before 0), an empty class
+matches nothing, a backslash at the end is itself, and the empty text matches no pattern but the empty one, not even
+``**`` (of ``*`` alone KEYS and SCAN ask no matcher).
 https://redis.io/docs/latest/commands/keys/
 """
 

@@ -39,8 +39,8 @@ def _put(ctx: Context, key: bytes, fields: Hash | None, changes: Hash) -> int:
 # -------------------------------------------------------------------- write
 @command(
     "HSET", arity=-4, flags="write denyoom fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Sets fields of a hash and returns how many of them are new; creates the hash.",
-    syntax="key field value [field value ...]", complexity="O(N) where N is the number of fields set",
+    summary="Put values into fields of a hash; how many fields are new.",
+    syntax="key field value [field value ...]", complexity="O(N) for N fields named",
 )  # fmt: skip
 def hset(ctx: Context, argv: Argv) -> Reply:
     if len(argv) % 2:
@@ -51,8 +51,8 @@ def hset(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HMSET", arity=-4, flags="write denyoom fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Sets fields of a hash; creates the hash. HSET does the same and counts.",
-    syntax="key field value [field value ...]", complexity="O(N) where N is the number of fields set",
+    summary="Put values into fields of a hash, as HSET does, and answer OK.",
+    syntax="key field value [field value ...]", complexity="O(N) for N fields named",
 )  # fmt: skip
 def hmset(ctx: Context, argv: Argv) -> Reply:
     hset(ctx, argv)
@@ -61,7 +61,7 @@ def hmset(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HSETNX", arity=4, flags="write denyoom fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Sets a field of a hash only if the field does not exist; returns whether it was set.",
+    summary="Put a value into a field that a hash does not have yet; 1 if it did not.",
     syntax="key field value",
 )  # fmt: skip
 def hsetnx(ctx: Context, argv: Argv) -> Reply:
@@ -74,8 +74,8 @@ def hsetnx(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HDEL", arity=-3, flags="write fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Removes fields of a hash and returns how many were there; removes the hash with its last field.",
-    syntax="key field [field ...]", complexity="O(N) where N is the number of fields named",
+    summary="Take fields out of a hash; how many there were.",
+    syntax="key field [field ...]", complexity="O(N) for N fields named",
 )  # fmt: skip
 def hdel(ctx: Context, argv: Argv) -> Reply:
     key = argv[1]
@@ -93,7 +93,7 @@ def hdel(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HINCRBY", arity=4, flags="write denyoom fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Adds to the integer in a field of a hash, 0 if there is none, and returns the sum.",
+    summary="Add to the integer in a field; a missing one counts as 0.",
     syntax="key field increment",
 )  # fmt: skip
 def hincrby(ctx: Context, argv: Argv) -> Reply:
@@ -110,7 +110,7 @@ def hincrby(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HINCRBYFLOAT", arity=4, flags="write denyoom fast", keys=(1, 1, 1), group="hash", since="2.6.0",
-    summary="Adds to the number in a field of a hash, 0 if there is none, and returns the sum.",
+    summary="Add to the decimal number in a field, with the digits of an 80-bit float.",
     syntax="key field increment",
 )  # fmt: skip
 def hincrbyfloat(ctx: Context, argv: Argv) -> Reply:
@@ -128,7 +128,7 @@ def hincrbyfloat(ctx: Context, argv: Argv) -> Reply:
 # -------------------------------------------------------------------- read
 @command(
     "HGET", arity=3, flags="readonly fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Returns the value of a field of a hash.",
+    summary="What a field of a hash holds; nil if it is missing.",
     syntax="key field",
 )  # fmt: skip
 def hget(ctx: Context, argv: Argv) -> Reply:
@@ -138,8 +138,8 @@ def hget(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HMGET", arity=-3, flags="readonly fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Returns the values of several fields of a hash.",
-    syntax="key field [field ...]", complexity="O(N) where N is the number of fields asked for",
+    summary="What each of several fields holds; nil for a missing one.",
+    syntax="key field [field ...]", complexity="O(N) for N fields asked for",
 )  # fmt: skip
 def hmget(ctx: Context, argv: Argv) -> Reply:
     fields = _hash(ctx, argv[1]) or {}
@@ -148,8 +148,8 @@ def hmget(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HGETALL", arity=2, flags="readonly", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Returns all fields of a hash with their values.",
-    syntax="key", complexity="O(N) where N is the size of the hash",
+    summary="A whole hash: each field and what it holds.",
+    syntax="key", complexity="O(N) for N fields",
 )  # fmt: skip
 def hgetall(ctx: Context, argv: Argv) -> Reply:
     # A copy, because the reply of a command in a transaction is encoded after the commands that follow it.
@@ -158,8 +158,8 @@ def hgetall(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HKEYS", arity=2, flags="readonly", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Returns all fields of a hash.",
-    syntax="key", complexity="O(N) where N is the size of the hash",
+    summary="The names of the fields of a hash.",
+    syntax="key", complexity="O(N) for N fields",
 )  # fmt: skip
 def hkeys(ctx: Context, argv: Argv) -> Reply:
     return list(_hash(ctx, argv[1]) or ())
@@ -167,8 +167,8 @@ def hkeys(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HVALS", arity=2, flags="readonly", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Returns the values of all fields of a hash.",
-    syntax="key", complexity="O(N) where N is the size of the hash",
+    summary="What the fields of a hash hold, without their names.",
+    syntax="key", complexity="O(N) for N fields",
 )  # fmt: skip
 def hvals(ctx: Context, argv: Argv) -> Reply:
     return list((_hash(ctx, argv[1]) or {}).values())
@@ -176,7 +176,7 @@ def hvals(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HLEN", arity=2, flags="readonly fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Returns the number of fields of a hash.",
+    summary="How many fields a hash has.",
     syntax="key",
 )  # fmt: skip
 def hlen(ctx: Context, argv: Argv) -> Reply:
@@ -185,7 +185,7 @@ def hlen(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HEXISTS", arity=3, flags="readonly fast", keys=(1, 1, 1), group="hash", since="2.0.0",
-    summary="Tells whether a hash has a field.",
+    summary="Whether a hash has a field: 1 or 0.",
     syntax="key field",
 )  # fmt: skip
 def hexists(ctx: Context, argv: Argv) -> Reply:
@@ -194,7 +194,7 @@ def hexists(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HSTRLEN", arity=3, flags="readonly fast", keys=(1, 1, 1), group="hash", since="3.2.0",
-    summary="Returns the length in bytes of the value of a field of a hash, 0 if there is none.",
+    summary="How many bytes a field of a hash holds.",
     syntax="key field",
 )  # fmt: skip
 def hstrlen(ctx: Context, argv: Argv) -> Reply:
@@ -203,9 +203,9 @@ def hstrlen(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HRANDFIELD", arity=-2, flags="readonly", keys=(1, 1, 1), group="hash", since="6.2.0",
-    summary="Returns a random field of a hash, or count distinct ones, or -count with repetitions when negative.",
+    summary="A field of a hash at random; count different ones, or -count that may repeat.",
     syntax="key [count [WITHVALUES]]",
-    complexity="O(N) where N is the size of the hash, plus the count without sign",
+    complexity="O(N + M) for M draws from N fields",
 )  # fmt: skip
 def hrandfield(ctx: Context, argv: Argv) -> Reply:
     if len(argv) == 2:
@@ -226,9 +226,9 @@ def hrandfield(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "HSCAN", arity=-3, flags="readonly", keys=(1, 1, 1), group="hash", since="2.8.0",
-    summary="Returns some fields with values and the cursor with which the next call goes on; 0 begins and ends.",
+    summary="Walk over a hash: the next cursor, and some fields with what they hold; 0 begins and ends.",
     syntax="key cursor [MATCH pattern] [COUNT count]",
-    complexity="O(N) for each call and for a complete scan, where N is the size of the hash",
+    complexity="O(N) a call and O(N) a whole walk, for N fields",
 )  # fmt: skip
 def hscan(ctx: Context, argv: Argv) -> Reply:
     cursor = parse_cursor(argv[2])

@@ -52,7 +52,7 @@ def _encoding(value: Any) -> bytes:
 
 @command(
     "OBJECT ENCODING", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3", syntax="key",
-    complexity="O(N) with N at most 512", summary="Returns the internal encoding of a value, as Redis names it.",
+    complexity="O(N) with N at most 512", summary="The name that Redis would give to how a value is stored.",
 )  # fmt: skip
 def object_encoding(ctx: Context, argv: Argv) -> Reply:
     value = ctx.db.get(argv[2])
@@ -61,7 +61,7 @@ def object_encoding(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "OBJECT REFCOUNT", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3", syntax="key",
-    summary="Returns the reference count of a value, which is always 1: values are not shared.",
+    summary="Always 1 for a key that exists: values are not shared.",
 )  # fmt: skip
 def object_refcount(ctx: Context, argv: Argv) -> Reply:
     return 1 if argv[2] in ctx.db else None
@@ -69,7 +69,7 @@ def object_refcount(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "OBJECT IDLETIME", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3", syntax="key",
-    summary="Returns 0 for a key that exists: reads leave no trace in the replicated state.",
+    summary="Always 0 for a key that exists: reads leave no trace in the replicated state.",
 )  # fmt: skip
 def object_idletime(ctx: Context, argv: Argv) -> Reply:
     return 0 if argv[2] in ctx.db else None
@@ -77,7 +77,7 @@ def object_idletime(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "OBJECT FREQ", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="4.0.0", syntax="key",
-    summary="Refused for a key that exists: access frequency is not tracked.",
+    summary="Refused for a key that exists: how often it is used is not counted.",
 )  # fmt: skip
 def object_freq(ctx: Context, argv: Argv) -> Reply:
     if argv[2] not in ctx.db:
@@ -90,7 +90,7 @@ def object_freq(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "OBJECT HELP", arity=2, flags="", group="generic", since="6.2.0",
-    summary="Returns helpful text about the different subcommands.",
+    summary="What the sub-commands of OBJECT are.",
 )  # fmt: skip
 def object_help(_ctx: Context, _argv: Argv) -> Reply:
     return [
@@ -133,8 +133,8 @@ def _memory(key: bytes, value: Any, samples: int) -> int:
 
 @command(
     "MEMORY USAGE", arity=-3, flags="readonly", keys=(2, 2, 1), group="server", since="4.0.0",
-    syntax="key [SAMPLES count]", complexity="O(N) where N is the number of samples",
-    summary="Estimates the memory usage of a key.",
+    syntax="key [SAMPLES count]", complexity="O(N) for N samples; 0 samples: all elements",
+    summary="About how many bytes a key and its value take on this node.",
 )  # fmt: skip
 def memory_usage(ctx: Context, argv: Argv) -> Reply:
     samples = _SAMPLES_DEFAULT

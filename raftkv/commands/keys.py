@@ -37,7 +37,7 @@ def _delete(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "DEL", arity=-2, flags="write", keys=(1, -1, 1), group="generic", since="1.0.0", syntax="key [key ...]",
-    complexity="O(N)", summary="Deletes one or more keys.",
+    complexity="O(N)", summary="Remove keys, whatever they hold; how many there were.",
 )  # fmt: skip
 def del_(ctx: Context, argv: Argv) -> Reply:
     return _delete(ctx, argv)
@@ -45,7 +45,7 @@ def del_(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "UNLINK", arity=-2, flags="write fast", keys=(1, -1, 1), group="generic", since="4.0.0", syntax="key [key ...]",
-    complexity="O(N)", summary="Deletes one or more keys (here the same as DEL).",
+    complexity="O(N)", summary="The same as DEL: memory is freed at once here.",
 )  # fmt: skip
 def unlink(ctx: Context, argv: Argv) -> Reply:
     return _delete(ctx, argv)
@@ -53,7 +53,7 @@ def unlink(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "MDEL", arity=-2, flags="write", keys=(1, -1, 1), group="generic", since="raftkv 0.1.0", syntax="key [key ...]",
-    complexity="O(N)", summary="Deletes many keys and returns how many there were (kvlite's and Bolt's name for DEL).",
+    complexity="O(N)", summary="The same as DEL, by the name that kvlite and Bolt give it.",
 )  # fmt: skip
 def mdel(ctx: Context, argv: Argv) -> Reply:
     return _delete(ctx, argv)
@@ -66,7 +66,7 @@ def _count(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "EXISTS", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="1.0.0", syntax="key [key ...]",
-    complexity="O(N)", summary="Determines whether one or more keys exist.",
+    complexity="O(N)", summary="How many of the keys there are; a key named twice counts twice.",
 )  # fmt: skip
 def exists(ctx: Context, argv: Argv) -> Reply:
     return _count(ctx, argv)
@@ -74,7 +74,7 @@ def exists(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "TOUCH", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="3.2.1", syntax="key [key ...]",
-    complexity="O(N)", summary="Returns the number of existing keys out of those specified.",
+    complexity="O(N)", summary="The same as EXISTS: no time of last use is kept.",
 )  # fmt: skip
 def touch(ctx: Context, argv: Argv) -> Reply:
     return _count(ctx, argv)
@@ -82,7 +82,7 @@ def touch(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "TYPE", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="1.0.0", syntax="key",
-    summary="Determines the type of value stored at a key.",
+    summary="Which type a key has: string, list, set, zset or hash; none if it is missing.",
 )  # fmt: skip
 def type_(ctx: Context, argv: Argv) -> Reply:
     value = ctx.db.get(argv[1])
@@ -107,7 +107,7 @@ def _existing_source(ctx: Context, key: bytes) -> None:
 
 @command(
     "RENAME", arity=3, flags="write", keys=(1, 2, 1), group="generic", since="1.0.0", syntax="key newkey",
-    summary="Renames a key and overwrites the destination.",
+    summary="Give a key another name, in place of whatever had that name.",
 )  # fmt: skip
 def rename(ctx: Context, argv: Argv) -> Reply:
     _existing_source(ctx, argv[1])
@@ -118,7 +118,7 @@ def rename(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "RENAMENX", arity=3, flags="write fast", keys=(1, 2, 1), group="generic", since="1.0.0", syntax="key newkey",
-    summary="Renames a key only when the target key name doesn't exist.",
+    summary="Give a key another name unless that is taken; 1 if it was free.",
 )  # fmt: skip
 def renamenx(ctx: Context, argv: Argv) -> Reply:
     _existing_source(ctx, argv[1])
@@ -131,8 +131,8 @@ def renamenx(ctx: Context, argv: Argv) -> Reply:
 @command(
     "COPY", arity=-3, flags="write denyoom", keys=(1, 2, 1), group="generic", since="6.2.0",
     syntax="source destination [DB destination-db] [REPLACE]",
-    complexity="O(N) for collections, O(1) for strings",
-    summary="Copies the value of a key to a new key.",
+    complexity="O(N) for N elements, O(1) for a string",
+    summary="Store a copy of a value under another key; 1 if done, 0 if that key is taken.",
 )  # fmt: skip
 def copy(ctx: Context, argv: Argv) -> Reply:
     source, target, replace = ctx.db, ctx.db, False
@@ -163,7 +163,7 @@ def copy(ctx: Context, argv: Argv) -> Reply:
 # ------------------------------------------------------------------ databases
 @command(
     "MOVE", arity=3, flags="write fast", keys=(1, 1, 1), group="generic", since="1.0.0", syntax="key db",
-    summary="Moves a key to another database.",
+    summary="Put a key into another database under the same name; 1 if done, 0 if it is taken there.",
 )  # fmt: skip
 def move(ctx: Context, argv: Argv) -> Reply:
     key, target = argv[1], ctx.keyspace[_database_index(argv[2])]
@@ -177,7 +177,8 @@ def move(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "SWAPDB", arity=3, flags="write fast", group="server", since="4.0.0", syntax="index1 index2",
-    complexity="O(1), and the digest of both databases is computed anew", summary="Swaps two databases.",
+    complexity="O(1), and the digest of both databases is computed anew",
+    summary="Let two databases change places, for all clients at once.",
 )  # fmt: skip
 def swapdb(ctx: Context, argv: Argv) -> Reply:
     first = parse_int(argv[1], "invalid first DB index", low=_INT32_MIN, high=_INT32_MAX)
@@ -188,7 +189,7 @@ def swapdb(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "DBSIZE", arity=1, flags="readonly fast", group="server", since="1.0.0",
-    summary="Returns the number of keys in the database (keys that expired and are not removed yet count).",
+    summary="How many keys the selected database holds, due ones that are not yet removed included.",
 )  # fmt: skip
 def dbsize(ctx: Context, _argv: Argv) -> Reply:
     return ctx.db.size
@@ -202,7 +203,7 @@ def _check_flush(argv: Argv) -> None:
 
 @command(
     "FLUSHDB", arity=-1, flags="write dangerous", group="server", since="1.0.0", syntax="[ASYNC | SYNC]",
-    complexity="O(N)", summary="Removes all keys from the current database.",
+    complexity="O(N)", summary="Empty the selected database.",
 )  # fmt: skip
 def flushdb(ctx: Context, argv: Argv) -> Reply:
     _check_flush(argv)
@@ -212,7 +213,7 @@ def flushdb(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "FLUSHALL", arity=-1, flags="write dangerous", group="server", since="1.0.0", syntax="[ASYNC | SYNC]",
-    complexity="O(N)", summary="Removes all keys from all databases.",
+    complexity="O(N)", summary="Empty every database.",
 )  # fmt: skip
 def flushall(ctx: Context, argv: Argv) -> Reply:
     _check_flush(argv)

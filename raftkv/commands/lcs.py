@@ -165,8 +165,9 @@ def _operands(ctx: Context, argv: Argv) -> tuple[bytes, bytes]:
 
 @command(
     "LCS", arity=-3, flags="readonly", keys=(1, 2, 1), group="string", since="7.0.0",
-    syntax="key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]", complexity="O(N*M/64 + N + M)",
-    summary="Finds the longest common substring.",
+    syntax="key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
+    complexity="O(N M / 64 + N + M) for strings of N and M bytes",
+    summary="The longest row of bytes that two strings share, gaps allowed; with LEN its length, with IDX its places.",
 )  # fmt: skip
 def lcs(ctx: Context, argv: Argv) -> Reply:
     a, b = _operands(ctx, argv)

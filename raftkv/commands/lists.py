@@ -37,7 +37,7 @@ RANK_IS_ZERO: Final = (
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Adds elements at the head of a list, each before the one named before it; creates the list.",
+    summary="Put elements before the head of a list, one after the other; its new length.",
     syntax="key element [element ...]",
     complexity="O(1) for each element",
 )
@@ -63,7 +63,7 @@ def lpush(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Adds elements at the tail of a list, in the order given; creates the list.",
+    summary="Put elements behind the tail of a list; its new length.",
     syntax="key element [element ...]",
     complexity="O(1) for each element",
 )
@@ -89,7 +89,7 @@ def rpush(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="2.2.0",
-    summary="Adds elements at the head of a list that exists; does nothing otherwise.",
+    summary="LPUSH on a list that is there; 0 if none is.",
     syntax="key element [element ...]",
     complexity="O(1) for each element",
 )
@@ -104,7 +104,7 @@ def lpushx(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="2.2.0",
-    summary="Adds elements at the tail of a list that exists; does nothing otherwise.",
+    summary="RPUSH on a list that is there; 0 if none is.",
     syntax="key element [element ...]",
     complexity="O(1) for each element",
 )
@@ -120,9 +120,9 @@ def rpushx(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Removes and returns the first element of a list, or the first count elements.",
+    summary="Take the head of a list, or count elements from there.",
     syntax="key [count]",
-    complexity="O(N) where N is the number of elements returned",
+    complexity="O(N) for N elements taken",
 )
 def lpop(ctx: Context, argv: Argv) -> Reply:
     return _pop(ctx, argv, left=True)
@@ -135,9 +135,9 @@ def lpop(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Removes and returns the last element of a list, or the last count elements.",
+    summary="Take the tail of a list, or count elements from there.",
     syntax="key [count]",
-    complexity="O(N) where N is the number of elements returned",
+    complexity="O(N) for N elements taken",
 )
 def rpop(ctx: Context, argv: Argv) -> Reply:
     return _pop(ctx, argv, left=False)
@@ -178,9 +178,9 @@ def _take(items: Elements, count: int, *, left: bool) -> list[bytes]:
     key_finder=counted_keys,
     group="list",
     since="7.0.0",
-    summary="Removes elements from the first of several lists that is not empty; returns its key and the elements.",
+    summary="Take elements from the first of several keys that holds a list; that key and the elements.",
     syntax="numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
-    complexity="O(N+M) where N is the number of keys and M the number of elements returned",
+    complexity="O(K + M) for K keys and M elements taken",
 )
 def lmpop(ctx: Context, argv: Argv) -> Reply:
     end = parse_int(argv[1], "numkeys should be greater than 0", low=1) + 2
@@ -212,7 +212,7 @@ def lmpop(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Returns the number of elements of a list.",
+    summary="How many elements a list has.",
     syntax="key",
 )
 def llen(ctx: Context, argv: Argv) -> Reply:
@@ -227,9 +227,9 @@ def llen(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Returns the elements from start to stop, both included; negative numbers count from the end.",
+    summary="The elements from start to stop, both included; negative: from the end.",
     syntax="key start stop",
-    complexity="O(S+N) where S is the distance of the range from the nearer end and N its number of elements",
+    complexity="O(S + N) for N elements, S places from the nearer end",
 )
 def lrange(ctx: Context, argv: Argv) -> Reply:
     start, stop = parse_int(argv[2]), parse_int(argv[3])
@@ -264,9 +264,9 @@ def _slice(items: Elements, start: int, end: int) -> list[bytes]:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Returns the element at an index; negative indexes count from the end.",
+    summary="The element at a place; negative: from the end; nil if there is none.",
     syntax="key index",
-    complexity="O(N) where N is the distance from the nearer end, O(1) at the ends",
+    complexity="O(N) at a distance of N from the nearer end",
 )
 def lindex(ctx: Context, argv: Argv) -> Reply:
     items: Elements | None = ctx.db.typed(argv[1], deque)
@@ -283,9 +283,9 @@ def lindex(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="6.0.6",
-    summary="Returns the index of the first, or of several, elements equal to the one given.",
+    summary="The place of an element that equals the one given, or the places of several such.",
     syntax="key element [RANK rank] [COUNT num-matches] [MAXLEN len]",
-    complexity="O(N) where N is the number of elements compared, at most MAXLEN",
+    complexity="O(N) for N elements looked at, MAXLEN at most",
 )
 def lpos(ctx: Context, argv: Argv) -> Reply:
     rank, count, maxlen = _lpos_options(argv[3:])
@@ -347,9 +347,9 @@ def _matches(walk: Iterable[bytes], element: bytes) -> Iterator[int]:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Replaces the element at an index; negative indexes count from the end.",
+    summary="Put another element at a place; negative: from the end.",
     syntax="key index element",
-    complexity="O(N) where N is the distance from the nearer end, O(1) at the ends",
+    complexity="O(N) at a distance of N from the nearer end",
 )
 def lset(ctx: Context, argv: Argv) -> Reply:
     items: Elements | None = ctx.db.typed(argv[1], deque)
@@ -370,9 +370,9 @@ def lset(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Keeps only the elements from start to stop, both included; deletes the list when none is left.",
+    summary="Keep what stands from start to stop, both included, and drop the rest.",
     syntax="key start stop",
-    complexity="O(N) where N is the number of elements removed",
+    complexity="O(N) for N elements dropped",
 )
 def ltrim(ctx: Context, argv: Argv) -> Reply:
     start, stop = parse_int(argv[2]), parse_int(argv[3])
@@ -398,9 +398,9 @@ def ltrim(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Removes elements equal to one: the first count, the last -count when negative, all when 0.",
+    summary="Drop elements that equal one: the first count, the last -count, or with 0 all; how many were dropped.",
     syntax="key count element",
-    complexity="O(N) where N is the length of the list",
+    complexity="O(N) for N elements in the list",
 )
 def lrem(ctx: Context, argv: Argv) -> Reply:
     count = parse_int(argv[2])
@@ -438,9 +438,9 @@ def _delete_at(items: Elements, offsets: list[int]) -> None:
     keys=(1, 1, 1),
     group="list",
     since="2.2.0",
-    summary="Inserts an element before or after the first one equal to pivot.",
+    summary="Put an element beside the first that equals the pivot; the new length, or -1 without a pivot.",
     syntax="key <BEFORE | AFTER> pivot element",
-    complexity="O(N) where N is the distance of the pivot from the head",
+    complexity="O(N) for a pivot N places from the head",
 )
 def linsert(ctx: Context, argv: Argv) -> Reply:
     where = argv[2].upper()
@@ -465,7 +465,7 @@ def linsert(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 2, 1),
     group="list",
     since="6.2.0",
-    summary="Takes an element from one end of a list, puts it at one end of another, and returns it.",
+    summary="Take an element from an end of a list and put it at an end of another, or of the same.",
     syntax="source destination <LEFT | RIGHT> <LEFT | RIGHT>",
 )
 def lmove(ctx: Context, argv: Argv) -> Reply:
@@ -480,7 +480,7 @@ def lmove(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 2, 1),
     group="list",
     since="1.2.0",
-    summary="Takes the last element of a list, puts it at the head of another, and returns it.",
+    summary="LMOVE from the tail (RIGHT) to the head (LEFT).",
     syntax="source destination",
 )
 def rpoplpush(ctx: Context, argv: Argv) -> Reply:

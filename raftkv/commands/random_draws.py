@@ -16,7 +16,7 @@ from raftkv.errors import CommandError
 
 REPEATS_MAX: Final = 1 << 17
 """Most draws with repetitions of one command. Redis has no limit and may be made to answer for ever; here the command
-may stand in a transaction, and apply must not be held up (half a second at most). Beyond it: "value is out of range"."""
+may stand in a transaction, and apply must not be held up (half a second at most). Beyond: "value is out of range"."""
 REPEATED_BYTES_MAX: Final = STRING_BYTES_MAX
 """Most bytes that draws with repetitions may add up to: a few words of a command must not make a reply of terabytes."""
 

@@ -182,7 +182,7 @@ def _container(parent: str, group: str, since: str, scope: Scope) -> Command:
     if found is None:
         found = Command(
             name=parent, function=_no_subcommand, arity=-2, flags=frozenset(), keys=(0, 0, 0), group=group, since=since,
-            summary=f"A container for {parent} commands.", syntax="subcommand [arg ...]", scope=scope,
+            summary=f"The commands whose first word is {parent}.", syntax="subcommand [arg ...]", scope=scope,
         )  # fmt: skip
         TABLE[parent.upper().encode()] = TABLE[parent.lower().encode()] = found
     return found

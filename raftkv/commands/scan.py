@@ -28,7 +28,8 @@ _DRAWS: Final = 100
 
 @command(
     "KEYS", arity=2, flags="readonly dangerous", group="generic", since="1.0.0", syntax="pattern",
-    complexity="O(N) with N the number of keys", summary="Returns all key names that match a pattern.",
+    complexity="O(N) with N the number of keys",
+    summary="The keys whose names fit a pattern, all at once; SCAN does it in steps.",
 )  # fmt: skip
 def keys(ctx: Context, argv: Argv) -> Reply:
     pattern = argv[1]
@@ -69,7 +70,8 @@ def _parse_options(words: list[bytes]) -> _Options:
 @command(
     "SCAN", arity=-2, flags="readonly", group="generic", since="2.8.0",
     syntax="cursor [MATCH pattern] [COUNT count] [TYPE type]",
-    complexity="O(COUNT) a call, O(N) for a whole iteration", summary="Iterates over the key names in the database.",
+    complexity="O(COUNT) a call, O(N) for a whole iteration",
+    summary="Walk over the database: the next cursor, and some keys; 0 begins and ends.",
 )  # fmt: skip
 def scan(ctx: Context, argv: Argv) -> Reply:
     slot = parse_cursor(argv[1])
@@ -98,7 +100,7 @@ def _filtered(db: Database, names: list[bytes], options: _Options) -> list[bytes
 
 @command(
     "RANDOMKEY", arity=1, flags="readonly", group="generic", since="1.0.0", complexity="O(slots)",
-    summary="Returns a random key name from the database.",
+    summary="Any key of the database; nil if it is empty.",
 )  # fmt: skip
 def randomkey(ctx: Context, _argv: Argv) -> Reply:
     db = ctx.db

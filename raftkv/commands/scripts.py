@@ -87,7 +87,7 @@ def _no_script() -> CommandError:
 @command(
     "EVALSHA", arity=-3, flags="write noscript movablekeys", group="scripting", since="2.6.0",
     syntax="sha1 numkeys [key [key ...]] [arg [arg ...]]", key_finder=_script_keys,
-    summary="Executes one of the scripts of redis-py's Lock by the SHA-1 of its text.",
+    summary="Run a script of redis-py's Lock, named by the SHA-1 of its text; no other script is known.",
 )  # fmt: skip
 def evalsha(ctx: Context, argv: Argv) -> Reply:
     if len(argv[1]) != _SHA_LENGTH:
@@ -108,7 +108,7 @@ def evalsha(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "SCRIPT LOAD", arity=3, flags="noscript", group="scripting", since="2.6.0", syntax="script",
-    summary="Accepts the scripts of redis-py's Lock, which are built in, and returns the SHA-1 of the text.",
+    summary="The SHA-1 of a script of redis-py's Lock, which is built in; any other text is refused.",
 )  # fmt: skip
 def script_load(_ctx: Context, argv: Argv) -> Reply:
     digest = sha1(argv[2]).hexdigest().encode()  # noqa: S324 -- the name that Redis gives a script, no protection
@@ -119,7 +119,7 @@ def script_load(_ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "SCRIPT EXISTS", arity=-3, flags="noscript", group="scripting", since="2.6.0", syntax="sha1 [sha1 ...]",
-    complexity="O(N)", summary="Determines whether scripts are known.",
+    complexity="O(N)", summary="Of each SHA-1 whether EVALSHA knows it: 1 or 0.",
 )  # fmt: skip
 def script_exists(_ctx: Context, argv: Argv) -> Reply:
     return [int(digest.lower() in _SCRIPTS) for digest in argv[2:]]

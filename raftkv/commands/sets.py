@@ -28,7 +28,7 @@ from raftkv.store.sets import IndexedSet
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Adds members to a set and returns how many were new; creates the set.",
+    summary="Put members into a set; how many are new.",
     syntax="key member [member ...]",
     complexity="O(1) for each member",
 )
@@ -52,9 +52,9 @@ def sadd(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Removes members from a set and returns how many were there.",
+    summary="Take members out of a set; how many there were.",
     syntax="key member [member ...]",
-    complexity="O(N) where N is the number of members named",
+    complexity="O(N) for N members named",
 )
 def srem(ctx: Context, argv: Argv) -> Reply:
     db, key = ctx.db, argv[1]
@@ -74,7 +74,7 @@ def srem(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Tells whether a set has a member.",
+    summary="Whether a set has a member: 1 or 0.",
     syntax="key member",
 )
 def sismember(ctx: Context, argv: Argv) -> Reply:
@@ -89,9 +89,9 @@ def sismember(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="6.2.0",
-    summary="Tells of each of several members whether a set has it.",
+    summary="Of each of several words whether it is in a set: 1 or 0.",
     syntax="key member [member ...]",
-    complexity="O(N) where N is the number of members asked for",
+    complexity="O(N) for N members asked for",
 )
 def smismember(ctx: Context, argv: Argv) -> Reply:
     members: IndexedSet | None = ctx.db.typed(argv[1], IndexedSet)
@@ -108,9 +108,9 @@ def smismember(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Returns all members of a set.",
+    summary="A whole set.",
     syntax="key",
-    complexity="O(N) where N is the number of members",
+    complexity="O(N) for N members",
 )
 def smembers(ctx: Context, argv: Argv) -> Reply:
     return SetReply(ctx.db.typed(argv[1], IndexedSet) or ())
@@ -123,7 +123,7 @@ def smembers(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Returns the number of members of a set.",
+    summary="How many members a set has.",
     syntax="key",
 )
 def scard(ctx: Context, argv: Argv) -> Reply:
@@ -138,7 +138,7 @@ def scard(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 2, 1),
     group="set",
     since="1.0.0",
-    summary="Moves a member from one set to another; creates the other.",
+    summary="Take a member out of one set and put it into another; 1 if it was there.",
     syntax="source destination member",
 )
 def smove(ctx: Context, argv: Argv) -> Reply:
@@ -167,7 +167,7 @@ def smove(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="2.8.0",
-    summary="Returns some members of a set and the cursor with which the next call goes on; 0 begins and ends.",
+    summary="Walk over a set: the next cursor, and some members; 0 begins and ends.",
     syntax="key cursor [MATCH pattern] [COUNT count]",
     complexity="O(COUNT) for each call",
 )
@@ -189,9 +189,9 @@ def sscan(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Removes and returns a random member of a set, or count of them.",
+    summary="Take a member out of a set at random, or count of them.",
     syntax="key [count]",
-    complexity="O(1) without count, otherwise O(N) where N is the count",
+    complexity="O(1) without count, O(count) with it",
 )
 def spop(ctx: Context, argv: Argv) -> Reply:
     db, key = ctx.db, argv[1]
@@ -223,9 +223,9 @@ def spop(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="set",
     since="1.0.0",
-    summary="Returns a random member of a set, or count distinct ones, or -count with repetitions when negative.",
+    summary="A member of a set at random; count different ones, or -count that may repeat.",
     syntax="key [count]",
-    complexity="O(1) without count, otherwise O(N) where N is the count without sign",
+    complexity="O(1) without count, O(count) with it",
 )
 def srandmember(ctx: Context, argv: Argv) -> Reply:
     if len(argv) == 2:
@@ -289,9 +289,9 @@ def _store(ctx: Context, target: bytes, members: list[bytes]) -> int:
     keys=(1, -1, 1),
     group="set",
     since="1.0.0",
-    summary="Returns the members that all of several sets have.",
+    summary="What all of several sets have in common.",
     syntax="key [key ...]",
-    complexity="O(N*M) where N is the size of the smallest set and M the number of sets",
+    complexity="O(N K) for K sets, the smallest of N members",
 )
 def sinter(ctx: Context, argv: Argv) -> Reply:
     return SetReply(_intersection(_operands(ctx, argv[1:])))
@@ -304,9 +304,9 @@ def sinter(ctx: Context, argv: Argv) -> Reply:
     keys=(1, -1, 1),
     group="set",
     since="1.0.0",
-    summary="Returns the members that any of several sets has.",
+    summary="What is in at least one of several sets.",
     syntax="key [key ...]",
-    complexity="O(N) where N is the number of members in all sets",
+    complexity="O(N) for N members in all sets together",
 )
 def sunion(ctx: Context, argv: Argv) -> Reply:
     return SetReply(_union(_operands(ctx, argv[1:])))
@@ -319,9 +319,9 @@ def sunion(ctx: Context, argv: Argv) -> Reply:
     keys=(1, -1, 1),
     group="set",
     since="1.0.0",
-    summary="Returns the members of the first set that none of the others has.",
+    summary="What is in the first of several sets and in none of the others.",
     syntax="key [key ...]",
-    complexity="O(N) where N is the number of members in all sets",
+    complexity="O(N) for N members in all sets together",
 )
 def sdiff(ctx: Context, argv: Argv) -> Reply:
     return SetReply(_difference(_operands(ctx, argv[1:])))
@@ -334,9 +334,9 @@ def sdiff(ctx: Context, argv: Argv) -> Reply:
     keys=(1, -1, 1),
     group="set",
     since="1.0.0",
-    summary="Stores the members that all of several sets have, in place of what the destination held.",
+    summary="Store what SINTER answers in place of what the destination held; how many members.",
     syntax="destination key [key ...]",
-    complexity="O(N*M) where N is the size of the smallest set and M the number of sets",
+    complexity="O(N K) for K sets, the smallest of N members",
 )
 def sinterstore(ctx: Context, argv: Argv) -> Reply:
     return _store(ctx, argv[1], _intersection(_operands(ctx, argv[2:])))
@@ -349,9 +349,9 @@ def sinterstore(ctx: Context, argv: Argv) -> Reply:
     keys=(1, -1, 1),
     group="set",
     since="1.0.0",
-    summary="Stores the members that any of several sets has, in place of what the destination held.",
+    summary="Store what SUNION answers in place of what the destination held; how many members.",
     syntax="destination key [key ...]",
-    complexity="O(N) where N is the number of members in all sets",
+    complexity="O(N) for N members in all sets together",
 )
 def sunionstore(ctx: Context, argv: Argv) -> Reply:
     return _store(ctx, argv[1], _union(_operands(ctx, argv[2:])))
@@ -364,9 +364,9 @@ def sunionstore(ctx: Context, argv: Argv) -> Reply:
     keys=(1, -1, 1),
     group="set",
     since="1.0.0",
-    summary="Stores the members of the first set that none of the others has, in place of what the destination held.",
+    summary="Store what SDIFF answers in place of what the destination held; how many members.",
     syntax="destination key [key ...]",
-    complexity="O(N) where N is the number of members in all sets",
+    complexity="O(N) for N members in all sets together",
 )
 def sdiffstore(ctx: Context, argv: Argv) -> Reply:
     return _store(ctx, argv[1], _difference(_operands(ctx, argv[2:])))
@@ -379,9 +379,9 @@ def sdiffstore(ctx: Context, argv: Argv) -> Reply:
     key_finder=counted_keys,
     group="set",
     since="7.0.0",
-    summary="Returns how many members all of several sets have, counting no further than the limit.",
+    summary="How many members all of several sets have in common, counted up to the limit.",
     syntax="numkeys key [key ...] [LIMIT limit]",
-    complexity="O(N*M) where N is the size of the smallest set and M the number of sets",
+    complexity="O(N K) for K sets, the smallest of N members",
 )
 def sintercard(ctx: Context, argv: Argv) -> Reply:
     count = parse_int(argv[1], "numkeys should be greater than 0", low=1)

@@ -26,7 +26,7 @@ _TIME_OPTIONS: Final = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
 
 @command(
     "GET", arity=2, flags="readonly fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key",
-    summary="Returns the string value of a key.",
+    summary="The string at a key; nil if there is none.",
 )  # fmt: skip
 def get(ctx: Context, argv: Argv) -> Reply:
     # The hot path: one look-up, one check of the type, no helper in between.
@@ -80,7 +80,7 @@ _SET_FLAG_WORDS: Final = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
 
 @command(
     "SET", arity=-3, flags="write denyoom", keys=(1, 1, 1), group="string", since="1.0.0", syntax=_SET_SYNTAX,
-    summary="Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
+    summary="Store a string in place of whatever the key held, with a time to live and on conditions if so wished.",
 )  # fmt: skip
 def set_(ctx: Context, argv: Argv) -> Reply:
     if len(argv) == 3:
@@ -109,7 +109,7 @@ def _set_with_options(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "SETNX", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key value",
-    summary="Set the string value of a key only when the key doesn't exist.",
+    summary="SET with NX: store a string unless the key exists; 1 if it did not.",
 )  # fmt: skip
 def setnx(ctx: Context, argv: Argv) -> Reply:
     if argv[1] in ctx.db:
@@ -120,7 +120,7 @@ def setnx(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "SETEX", arity=4, flags="write denyoom", keys=(1, 1, 1), group="string", since="2.0.0", syntax="key seconds value",
-    summary="Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
+    summary="SET with EX: store a string that expires so many seconds from now.",
 )  # fmt: skip
 def setex(ctx: Context, argv: Argv) -> Reply:
     at_ms = parse_expiry(argv[2], b"EX", ctx.now_ms, "setex")
@@ -132,7 +132,7 @@ def setex(ctx: Context, argv: Argv) -> Reply:
 @command(
     "PSETEX", arity=4, flags="write denyoom", keys=(1, 1, 1), group="string", since="2.6.0",
     syntax="key milliseconds value",
-    summary="Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
+    summary="SET with PX: store a string that expires so many milliseconds from now.",
 )  # fmt: skip
 def psetex(ctx: Context, argv: Argv) -> Reply:
     at_ms = parse_expiry(argv[2], b"PX", ctx.now_ms, "psetex")
@@ -143,7 +143,7 @@ def psetex(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "GETSET", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key value",
-    summary="Returns the previous string value of a key after setting it to a new value.",
+    summary="SET with GET: store a string; what the key held before.",
 )  # fmt: skip
 def getset(ctx: Context, argv: Argv) -> Reply:
     old = ctx.db.typed(argv[1], bytes)
@@ -153,7 +153,7 @@ def getset(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "GETDEL", arity=2, flags="write fast", keys=(1, 1, 1), group="string", since="6.2.0", syntax="key",
-    summary="Returns the string value of a key after deleting the key.",
+    summary="The string at a key, which is removed.",
 )  # fmt: skip
 def getdel(ctx: Context, argv: Argv) -> Reply:
     old = ctx.db.typed(argv[1], bytes)
@@ -164,7 +164,7 @@ def getdel(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "GETEX", arity=-2, flags="write fast", keys=(1, 1, 1), group="string", since="6.2.0", syntax=_GETEX_SYNTAX,
-    summary="Returns the string value of a key after setting its expiration time.",
+    summary="The string at a key, whose time to live is changed or taken away.",
 )  # fmt: skip
 def getex(ctx: Context, argv: Argv) -> Reply:
     options = _parse_options(argv[2:], flag_words=frozenset((b"PERSIST",)))
@@ -182,7 +182,7 @@ def getex(ctx: Context, argv: Argv) -> Reply:
 # ------------------------------------------------------------------ many keys
 @command(
     "MGET", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="string", since="1.0.0", syntax="key [key ...]",
-    complexity="O(N)", summary="Atomically returns the string values of one or more keys.",
+    complexity="O(N)", summary="The strings at several keys; nil for a key that is missing or holds another type.",
 )  # fmt: skip
 def mget(ctx: Context, argv: Argv) -> Reply:
     find = ctx.db.get
@@ -193,7 +193,7 @@ def mget(ctx: Context, argv: Argv) -> Reply:
 @command(
     "MSET", arity=-3, flags="write denyoom", keys=(1, -1, 2), group="string", since="1.0.1",
     syntax="key value [key value ...]", complexity="O(N)",
-    summary="Atomically creates or modifies the string values of one or more keys.",
+    summary="Store strings at several keys in one step.",
 )  # fmt: skip
 def mset(ctx: Context, argv: Argv) -> Reply:
     _check_pairs(argv, "mset")
@@ -206,7 +206,7 @@ def mset(ctx: Context, argv: Argv) -> Reply:
 @command(
     "MSETNX", arity=-3, flags="write denyoom", keys=(1, -1, 2), group="string", since="1.0.1",
     syntax="key value [key value ...]", complexity="O(N)",
-    summary="Atomically modifies the string values of one or more keys only when all keys don't exist.",
+    summary="Store strings at several keys unless one of them exists; 1 if none did.",
 )  # fmt: skip
 def msetnx(ctx: Context, argv: Argv) -> Reply:
     _check_pairs(argv, "msetnx")
@@ -234,7 +234,7 @@ def _check_length(length: int) -> None:
 @command(
     "APPEND", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="2.0.0", syntax="key value",
     complexity="O(N) in the length of the whole string, which is copied",
-    summary="Appends a string to the value of a key. Creates the key if it doesn't exist.",
+    summary="Put bytes behind the string at a key; its new length.",
 )  # fmt: skip
 def append(ctx: Context, argv: Argv) -> Reply:
     key, tail = argv[1], argv[2]
@@ -249,7 +249,7 @@ def append(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "STRLEN", arity=2, flags="readonly fast", keys=(1, 1, 1), group="string", since="2.2.0", syntax="key",
-    summary="Returns the length of a string value.",
+    summary="How many bytes the string at a key has.",
 )  # fmt: skip
 def strlen(ctx: Context, argv: Argv) -> Reply:
     return len(ctx.db.typed(argv[1], bytes) or b"")
@@ -258,12 +258,12 @@ def strlen(ctx: Context, argv: Argv) -> Reply:
 @command(
     "GETRANGE", arity=4, flags="readonly", keys=(1, 1, 1), group="string", since="2.4.0", syntax="key start end",
     complexity="O(N) in the length of the answer",
-    summary="Returns a substring of the string stored at a key.",
+    summary="The bytes of a string from start to end, both included; negative: from the end.",
 )  # fmt: skip
 @command(
     "SUBSTR", arity=4, flags="readonly", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key start end",
     complexity="O(N) in the length of the answer",
-    summary="Returns a substring from a string value (deprecated: use GETRANGE).",
+    summary="The old name of GETRANGE.",
 )  # fmt: skip
 def getrange(ctx: Context, argv: Argv) -> Reply:
     start, end = parse_int(argv[2]), parse_int(argv[3])
@@ -279,7 +279,7 @@ def getrange(ctx: Context, argv: Argv) -> Reply:
 @command(
     "SETRANGE", arity=4, flags="write denyoom", keys=(1, 1, 1), group="string", since="2.2.0",
     syntax="key offset value", complexity="O(N) in the length of the whole string, which is copied",
-    summary="Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
+    summary="Put bytes into a string from an offset on, after zero bytes where it was shorter; its new length.",
 )  # fmt: skip
 def setrange(ctx: Context, argv: Argv) -> Reply:
     key, patch = argv[1], argv[3]

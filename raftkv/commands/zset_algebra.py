@@ -188,9 +188,9 @@ def stored_keys(argv: Argv) -> list[bytes]:
 # -------------------------------------------------------------------- commands
 @command(
     "ZUNION", arity=-3, flags="readonly movablekeys", group="sorted-set", since="6.2.0", key_finder=counted_keys,
-    summary="Returns the members that any of several sorted sets has.",
+    summary="What is in at least one of several sorted sets, the scores put together.",
     syntax="numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
-    complexity="O(N)+O(M*log(M)) where N is the number of members in all inputs and M of those in the result",
+    complexity="O(N + M log M) for N members in all inputs together and M in the answer",
 )  # fmt: skip
 def zunion(ctx: Context, argv: Argv) -> Reply:
     return _answer(ctx, argv, _union)
@@ -198,9 +198,9 @@ def zunion(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZINTER", arity=-3, flags="readonly movablekeys", group="sorted-set", since="6.2.0", key_finder=counted_keys,
-    summary="Returns the members that all of several sorted sets have.",
+    summary="What all of several sorted sets have in common, the scores put together.",
     syntax="numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
-    complexity="O(N*K)+O(M*log(M)) where N is the size of the smallest of K inputs and M the number of members in the result",
+    complexity="O(N K + M log M) for K inputs, the smallest of N members, and M members in the answer",
 )  # fmt: skip
 def zinter(ctx: Context, argv: Argv) -> Reply:
     return _answer(ctx, argv, _intersection)
@@ -208,9 +208,9 @@ def zinter(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZDIFF", arity=-3, flags="readonly movablekeys", group="sorted-set", since="6.2.0", key_finder=counted_keys,
-    summary="Returns the members of the first sorted set that none of the others has.",
+    summary="What is in the first of several sorted sets and in none of the others.",
     syntax="numkeys key [key ...] [WITHSCORES]",
-    complexity="O(N)+O(M*log(M)) where N is the number of members in all inputs and M of those in the result",
+    complexity="O(N + M log M) for N members in all inputs together and M in the answer",
 )  # fmt: skip
 def zdiff(ctx: Context, argv: Argv) -> Reply:
     return _answer(ctx, argv, _difference)
@@ -219,9 +219,9 @@ def zdiff(ctx: Context, argv: Argv) -> Reply:
 @command(
     "ZUNIONSTORE", arity=-4, flags="write denyoom movablekeys", keys=(1, 1, 1), group="sorted-set", since="2.0.0",
     key_finder=stored_keys,
-    summary="Stores the members that any of several sorted sets has, in place of what the destination held.",
+    summary="Store what ZUNION answers in place of what the destination held; how many members.",
     syntax="destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
-    complexity="O(N) where N is the number of members in all inputs",
+    complexity="O(N) for N members in all inputs together",
 )  # fmt: skip
 def zunionstore(ctx: Context, argv: Argv) -> Reply:
     return _store(ctx, argv, _union)
@@ -230,9 +230,9 @@ def zunionstore(ctx: Context, argv: Argv) -> Reply:
 @command(
     "ZINTERSTORE", arity=-4, flags="write denyoom movablekeys", keys=(1, 1, 1), group="sorted-set", since="2.0.0",
     key_finder=stored_keys,
-    summary="Stores the members that all of several sorted sets have, in place of what the destination held.",
+    summary="Store what ZINTER answers in place of what the destination held; how many members.",
     syntax="destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
-    complexity="O(N*K) where N is the size of the smallest of K inputs",
+    complexity="O(N K) for K inputs, the smallest of N members",
 )  # fmt: skip
 def zinterstore(ctx: Context, argv: Argv) -> Reply:
     return _store(ctx, argv, _intersection)
@@ -241,9 +241,9 @@ def zinterstore(ctx: Context, argv: Argv) -> Reply:
 @command(
     "ZDIFFSTORE", arity=-4, flags="write denyoom movablekeys", keys=(1, 1, 1), group="sorted-set", since="6.2.0",
     key_finder=stored_keys,
-    summary="Stores the members of the first sorted set that none of the others has, in place of what the destination held.",
+    summary="Store what ZDIFF answers in place of what the destination held; how many members.",
     syntax="destination numkeys key [key ...]",
-    complexity="O(N) where N is the number of members in all inputs",
+    complexity="O(N) for N members in all inputs together",
 )  # fmt: skip
 def zdiffstore(ctx: Context, argv: Argv) -> Reply:
     return _store(ctx, argv, _difference)
@@ -251,9 +251,9 @@ def zdiffstore(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZINTERCARD", arity=-3, flags="readonly movablekeys", group="sorted-set", since="7.0.0", key_finder=counted_keys,
-    summary="Counts the members that all of several sorted sets have, up to a limit.",
+    summary="How many members all of several sorted sets have in common, counted up to the limit.",
     syntax="numkeys key [key ...] [LIMIT limit]",
-    complexity="O(N*K) where N is the size of the smallest of K inputs",
+    complexity="O(N K) for K inputs, the smallest of N members",
 )  # fmt: skip
 def zintercard(ctx: Context, argv: Argv) -> Reply:
     request = _parse(ctx, argv, 1, Form.COUNT, weighted=False)

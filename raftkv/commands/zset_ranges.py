@@ -145,9 +145,9 @@ def _range(ctx: Context, argv: Argv, options: _Options) -> Reply:
 # -------------------------------------------------------------------- read
 @command(
     "ZRANGE", arity=-4, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Returns members of a range of ranks, of scores or of byte order.",
+    summary="The members from start to stop: by rank, by score or in byte order.",
     syntax="key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members returned",
+    complexity="O(log N + M) for M of N members answered",
 )  # fmt: skip
 def zrange(ctx: Context, argv: Argv) -> Reply:
     return _range(ctx, argv, _Options())
@@ -155,9 +155,9 @@ def zrange(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREVRANGE", arity=-4, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Returns members of a range of ranks, counted from the highest score.",
+    summary="The members from one rank to another, counted from the highest score.",
     syntax="key start stop [WITHSCORES]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members returned",
+    complexity="O(log N + M) for M of N members answered",
 )  # fmt: skip
 def zrevrange(ctx: Context, argv: Argv) -> Reply:
     return _range(ctx, argv, _Options(by=By.RANK, reverse=True))
@@ -165,9 +165,9 @@ def zrevrange(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZRANGEBYSCORE", arity=-4, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="1.0.5",
-    summary="Returns members whose scores lie in a range, lowest first.",
+    summary="The members with a score from min to max, lowest first.",
     syntax="key min max [WITHSCORES] [LIMIT offset count]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members returned",
+    complexity="O(log N + M) for M of N members answered",
 )  # fmt: skip
 def zrangebyscore(ctx: Context, argv: Argv) -> Reply:
     return _range(ctx, argv, _Options(by=By.SCORE, reverse=False))
@@ -175,9 +175,9 @@ def zrangebyscore(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREVRANGEBYSCORE", arity=-4, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="2.2.0",
-    summary="Returns members whose scores lie in a range, highest first.",
+    summary="The members with a score from max down to min, highest first.",
     syntax="key max min [WITHSCORES] [LIMIT offset count]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members returned",
+    complexity="O(log N + M) for M of N members answered",
 )  # fmt: skip
 def zrevrangebyscore(ctx: Context, argv: Argv) -> Reply:
     return _range(ctx, argv, _Options(by=By.SCORE, reverse=True))
@@ -185,9 +185,9 @@ def zrevrangebyscore(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZRANGEBYLEX", arity=-4, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="2.8.9",
-    summary="Returns members that lie in a range of byte order, all scores being equal.",
+    summary="The members from min to max in byte order, where all scores are equal.",
     syntax="key min max [LIMIT offset count]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members returned",
+    complexity="O(log N + M) for M of N members answered",
 )  # fmt: skip
 def zrangebylex(ctx: Context, argv: Argv) -> Reply:
     return _range(ctx, argv, _Options(by=By.LEX, reverse=False))
@@ -195,9 +195,9 @@ def zrangebylex(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREVRANGEBYLEX", arity=-4, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="2.8.9",
-    summary="Returns members that lie in a range of byte order, last first, all scores being equal.",
+    summary="The members from max down to min in byte order, where all scores are equal.",
     syntax="key max min [LIMIT offset count]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members returned",
+    complexity="O(log N + M) for M of N members answered",
 )  # fmt: skip
 def zrevrangebylex(ctx: Context, argv: Argv) -> Reply:
     return _range(ctx, argv, _Options(by=By.LEX, reverse=True))
@@ -206,9 +206,9 @@ def zrevrangebylex(ctx: Context, argv: Argv) -> Reply:
 # -------------------------------------------------------------------- write
 @command(
     "ZRANGESTORE", arity=-5, flags="write denyoom", keys=(1, 2, 1), group="sorted-set", since="6.2.0",
-    summary="Stores members of a range in place of what the destination held, and returns how many.",
+    summary="Store what ZRANGE answers in place of what the destination held; how many members.",
     syntax="dst src min max [BYSCORE | BYLEX] [REV] [LIMIT offset count]",
-    complexity="O(log(N)+M) where N is the size of the source and M the number of members stored",
+    complexity="O(log N + M) for M of N members stored",
 )  # fmt: skip
 def zrangestore(ctx: Context, argv: Argv) -> Reply:
     query = _parse(argv[3:], _Options(), store=True)
@@ -230,9 +230,9 @@ def _remove(ctx: Context, key: bytes, wanted: Wanted) -> Reply:
 
 @command(
     "ZREMRANGEBYRANK", arity=4, flags="write", keys=(1, 1, 1), group="sorted-set", since="2.0.0",
-    summary="Removes the members of a range of ranks and returns how many.",
+    summary="Remove the members from one rank to another; how many there were.",
     syntax="key start stop",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members removed",
+    complexity="O(log N + M) for M of N members removed",
 )  # fmt: skip
 def zremrangebyrank(ctx: Context, argv: Argv) -> Reply:
     return _remove(ctx, argv[1], RankRange(parse_int(argv[2]), parse_int(argv[3])))
@@ -240,9 +240,9 @@ def zremrangebyrank(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREMRANGEBYSCORE", arity=4, flags="write", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Removes the members whose scores lie in a range and returns how many.",
+    summary="Remove the members with a score from min to max; how many there were.",
     syntax="key min max",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members removed",
+    complexity="O(log N + M) for M of N members removed",
 )  # fmt: skip
 def zremrangebyscore(ctx: Context, argv: Argv) -> Reply:
     return _remove(ctx, argv[1], parse_score_range(argv[2], argv[3]))
@@ -250,9 +250,9 @@ def zremrangebyscore(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREMRANGEBYLEX", arity=4, flags="write", keys=(1, 1, 1), group="sorted-set", since="2.8.9",
-    summary="Removes the members that lie in a range of byte order, all scores being equal, and returns how many.",
+    summary="Remove the members from min to max in byte order, where all scores are equal; how many there were.",
     syntax="key min max",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members removed",
+    complexity="O(log N + M) for M of N members removed",
 )  # fmt: skip
 def zremrangebylex(ctx: Context, argv: Argv) -> Reply:
     return _remove(ctx, argv[1], parse_lex_range(argv[2], argv[3]))

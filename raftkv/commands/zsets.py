@@ -132,9 +132,9 @@ def _add(ctx: Context, argv: Argv, *, incr: bool) -> Reply:
 
 @command(
     "ZADD", arity=-4, flags="write denyoom fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Adds members with scores, or gives members new scores, and returns how many were added.",
+    summary="Put members with scores into a sorted set, or change their scores; how many are new.",
     syntax="key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]",
-    complexity="O(log(N)) for each member, where N is the size of the sorted set",
+    complexity="O(log N) for each member put among N",
 )  # fmt: skip
 def zadd(ctx: Context, argv: Argv) -> Reply:
     return _add(ctx, argv, incr=False)
@@ -142,8 +142,8 @@ def zadd(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZINCRBY", arity=4, flags="write denyoom fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Adds to the score of a member, 0 if it is not there, and returns the sum.",
-    syntax="key increment member", complexity="O(log(N)) where N is the size of the sorted set",
+    summary="Add to a member's score; a missing one counts as 0.",
+    syntax="key increment member", complexity="O(log N) for N members",
 )  # fmt: skip
 def zincrby(ctx: Context, argv: Argv) -> Reply:
     return _add(ctx, argv, incr=True)
@@ -151,9 +151,9 @@ def zincrby(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREM", arity=-3, flags="write fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Removes members and returns how many were there; removes the sorted set with its last member.",
+    summary="Take members out of a sorted set; how many there were.",
     syntax="key member [member ...]",
-    complexity="O(M*log(N)) where N is the size of the sorted set and M the number of members named",
+    complexity="O(M log N) for M words and N members",
 )  # fmt: skip
 def zrem(ctx: Context, argv: Argv) -> Reply:
     key = argv[1]
@@ -169,7 +169,7 @@ def zrem(ctx: Context, argv: Argv) -> Reply:
 # -------------------------------------------------------------------- look up
 @command(
     "ZSCORE", arity=3, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Returns the score of a member.",
+    summary="The score of a member; nil if it is missing.",
     syntax="key member",
 )  # fmt: skip
 def zscore(ctx: Context, argv: Argv) -> Reply:
@@ -179,8 +179,8 @@ def zscore(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZMSCORE", arity=-3, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="6.2.0",
-    summary="Returns the scores of several members.",
-    syntax="key member [member ...]", complexity="O(N) where N is the number of members asked for",
+    summary="The score of each of several members; nil for a missing one.",
+    syntax="key member [member ...]", complexity="O(N) for N members asked for",
 )  # fmt: skip
 def zmscore(ctx: Context, argv: Argv) -> Reply:
     zset = zset_at(ctx, argv[1])
@@ -189,7 +189,7 @@ def zmscore(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZCARD", arity=2, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0",
-    summary="Returns the number of members of a sorted set.",
+    summary="How many members a sorted set has.",
     syntax="key",
 )  # fmt: skip
 def zcard(ctx: Context, argv: Argv) -> Reply:
@@ -199,8 +199,8 @@ def zcard(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZRANK", arity=3, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="2.0.0",
-    summary="Returns how many members stand before a member in ascending order.",
-    syntax="key member", complexity="O(log(N)) where N is the size of the sorted set",
+    summary="How many members stand before one, lowest score first; nil if it is missing.",
+    syntax="key member", complexity="O(log N) for N members",
 )  # fmt: skip
 def zrank(ctx: Context, argv: Argv) -> Reply:
     zset = zset_at(ctx, argv[1])
@@ -209,8 +209,8 @@ def zrank(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZREVRANK", arity=3, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="2.0.0",
-    summary="Returns how many members stand before a member in descending order.",
-    syntax="key member", complexity="O(log(N)) where N is the size of the sorted set",
+    summary="How many members stand before one, highest score first; nil if it is missing.",
+    syntax="key member", complexity="O(log N) for N members",
 )  # fmt: skip
 def zrevrank(ctx: Context, argv: Argv) -> Reply:
     zset = zset_at(ctx, argv[1])
@@ -220,8 +220,8 @@ def zrevrank(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZCOUNT", arity=4, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="2.0.0",
-    summary="Counts the members whose scores lie in a range.",
-    syntax="key min max", complexity="O(log(N)) where N is the size of the sorted set",
+    summary="How many members have a score from min to max.",
+    syntax="key min max", complexity="O(log N) for N members",
 )  # fmt: skip
 def zcount(ctx: Context, argv: Argv) -> Reply:
     wanted = parse_score_range(argv[2], argv[3])
@@ -232,8 +232,8 @@ def zcount(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZLEXCOUNT", arity=4, flags="readonly fast", keys=(1, 1, 1), group="sorted-set", since="2.8.9",
-    summary="Counts the members that lie in a range of byte order, all scores being equal.",
-    syntax="key min max", complexity="O(log(N)) where N is the size of the sorted set",
+    summary="How many members stand from min to max in byte order, where all scores are equal.",
+    syntax="key min max", complexity="O(log N) for N members",
 )  # fmt: skip
 def zlexcount(ctx: Context, argv: Argv) -> Reply:
     wanted = parse_lex_range(argv[2], argv[3])
@@ -266,9 +266,9 @@ def _pop(ctx: Context, argv: Argv, *, lowest: bool) -> Reply:
 
 @command(
     "ZPOPMIN", arity=-2, flags="write fast", keys=(1, 1, 1), group="sorted-set", since="5.0.0",
-    summary="Removes and returns the member with the lowest score, or count of them, lowest first.",
+    summary="Take the member with the lowest score, or count of them.",
     syntax="key [count]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members popped",
+    complexity="O(log N + M) for M of N members taken",
 )  # fmt: skip
 def zpopmin(ctx: Context, argv: Argv) -> Reply:
     return _pop(ctx, argv, lowest=True)
@@ -276,9 +276,9 @@ def zpopmin(ctx: Context, argv: Argv) -> Reply:
 
 @command(
     "ZPOPMAX", arity=-2, flags="write fast", keys=(1, 1, 1), group="sorted-set", since="5.0.0",
-    summary="Removes and returns the member with the highest score, or count of them, highest first.",
+    summary="Take the member with the highest score, or count of them.",
     syntax="key [count]",
-    complexity="O(log(N)+M) where N is the size of the sorted set and M the number of members popped",
+    complexity="O(log N + M) for M of N members taken",
 )  # fmt: skip
 def zpopmax(ctx: Context, argv: Argv) -> Reply:
     return _pop(ctx, argv, lowest=False)
@@ -302,9 +302,9 @@ def _parse_mpop(argv: Argv) -> tuple[list[bytes], bool, int]:
 
 @command(
     "ZMPOP", arity=-4, flags="write movablekeys", group="sorted-set", since="7.0.0", key_finder=counted_keys,
-    summary="Removes and returns the lowest or highest members of the first sorted set that is not empty.",
+    summary="Take members from the first of several keys that holds a sorted set; that key, members and scores.",
     syntax="numkeys key [key ...] <MIN | MAX> [COUNT count]",
-    complexity="O(K)+O(log(N)+M) where K is the number of keys, N the size of the sorted set and M the number of members popped",
+    complexity="O(K + log N + M) for K keys and M of N members taken",
 )  # fmt: skip
 def zmpop(ctx: Context, argv: Argv) -> Reply:
     keys, lowest, count = _parse_mpop(argv)
@@ -318,9 +318,9 @@ def zmpop(ctx: Context, argv: Argv) -> Reply:
 # -------------------------------------------------------------------- draw and scan
 @command(
     "ZRANDMEMBER", arity=-2, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="6.2.0",
-    summary="Returns a random member, or count distinct ones, or -count with repetitions when negative.",
+    summary="A member of a sorted set at random; count different ones, or -count that may repeat.",
     syntax="key [count [WITHSCORES]]",
-    complexity="O(M*log(N)) where N is the size of the sorted set and M the count without sign",
+    complexity="O(M log N) for M draws from N members",
 )  # fmt: skip
 def zrandmember(ctx: Context, argv: Argv) -> Reply:
     if len(argv) == 2:
@@ -343,9 +343,9 @@ def members_reply(entries: Sequence[tuple[bytes, float]], *, with_scores: bool) 
 
 @command(
     "ZSCAN", arity=-3, flags="readonly", keys=(1, 1, 1), group="sorted-set", since="2.8.0",
-    summary="Returns some members with scores and the cursor with which the next call goes on; 0 begins and ends.",
+    summary="Walk over a sorted set: the next cursor, and some members with scores; 0 begins and ends.",
     syntax="key cursor [MATCH pattern] [COUNT count]",
-    complexity="O(N) for each call and for a complete scan, where N is the size of the sorted set",
+    complexity="O(N) a call and O(N) a whole walk, for N members",
 )  # fmt: skip
 def zscan(ctx: Context, argv: Argv) -> Reply:
     cursor = parse_cursor(argv[2])
