@@ -27,6 +27,8 @@ from tests.differential import resp
 from tests.differential.resp import Connection, Seen
 
 START_TIMEOUT_S = 10
+LINE_BREAKS = str.maketrans("\r\n", "  ")
+"""An error is one line, so that the encoder, as Redis does, replaces what would end it."""
 LOCK_SCRIPTS = (Lock.LUA_RELEASE_SCRIPT, Lock.LUA_EXTEND_SCRIPT, Lock.LUA_REACQUIRE_SCRIPT)
 
 
@@ -88,7 +90,7 @@ class Subject:
             reply = lookup(argv).function(Context(self.keyspace, self.db, self.index), argv)
         except RaftKVError as error:
             assert before is None or digest_of(self.keyspace) == before, f"{argv} failed and changed the state"
-            return "error", str(error)
+            return see(error, self.proto)
         return see(reply, self.proto)
 
     def check(self) -> None:
@@ -111,7 +113,7 @@ def see(reply: Any, proto: int) -> Seen:
         return resp.NIL_ARRAY if proto == 2 else resp.NULL
     match reply:
         case RaftKVError():
-            return "error", str(reply)
+            return "error", str(reply).translate(LINE_BREAKS)
         case bool():
             return ("integer", int(reply)) if proto == 2 else ("bool", reply)
         case int():
