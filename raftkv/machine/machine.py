@@ -15,9 +15,10 @@ from typing import Final, TypeAlias
 import hiredis
 import msgspec
 
+import raftkv.commands  # noqa: F401 -- fills the table
 from raftkv.commands.args import parse_int
-from raftkv.commands.registry import TABLE, Argv, Command, Context, lookup
-from raftkv.errors import CommandError, InvariantError, RaftKVError
+from raftkv.commands.registry import TABLE, Argv, Context, lookup
+from raftkv.errors import CommandError, InvariantError
 from raftkv.machine.audit import Audit
 from raftkv.machine.batch import DIGEST, OPEN, PLAIN, TICK, TXN, WATCH, Group, Run, groups, stamp_of
 from raftkv.machine.sessions import Session, Sessions
@@ -65,6 +66,12 @@ class StateMachine:
         self.commands_applied = 0
         self.expired_keys = 0
         self._reader = hiredis.Reader()
+        self._direct = {
+            name: (command.function, command.arity)
+            for name, command in TABLE.items()
+            if command.scope == "data" and not command.subcommands
+        }
+        """Commands without sub-commands by the usual spellings of their names: one look-up on the hot path."""
         self._prepared: dict[int, tuple[bytes, list[list[Argv]]]] = {}
 
     # ------------------------------------------------------------ apply
@@ -140,17 +147,17 @@ class StateMachine:
     def _run_all(self, context: Context, commands: Sequence[Argv]) -> list[Reply]:
         replies: list[Reply] = []
         add = replies.append
-        find = TABLE.get
+        find = self._direct.get
         for argv in commands:
             try:
-                command = find(argv[0])
-                if command is None or command.subcommands:
-                    command = lookup(argv)
-                else:
-                    arity = command.arity
-                    if (len(argv) != arity) if arity >= 0 else (len(argv) < -arity):
-                        command.check_arity(argv)
-                add(command.function(context, argv) if command.scope == "data" else _not_here(command))
+                direct = find(argv[0])
+                if direct is None:
+                    add(_run_any(context, argv))
+                    continue
+                function, arity = direct
+                if (len(argv) != arity) if arity >= 0 else (len(argv) < -arity):
+                    lookup(argv)  # raises the arity error
+                add(function(context, argv))
             except CommandError as error:
                 add(error)
         self.commands_applied += len(commands)
@@ -272,5 +279,8 @@ def _select(context: Context, number: bytes) -> Reply:
     return OK
 
 
-def _not_here(command: Command) -> RaftKVError:
+def _run_any(context: Context, argv: Argv) -> Reply:
+    command = lookup(argv)
+    if command.scope == "data":
+        return command.function(context, argv)
     return CommandError(f"'{command.full_name.lower()}' cannot be part of a replicated batch")
