@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from raftkv.consensus.messages import AppendEntries, Message, RequestVote, Vote
+from raftkv.consensus.messages import AppendEntries, AppendReply, Message, RequestVote, Vote
 
 if TYPE_CHECKING:
     from chaos.sim.member import Member
@@ -36,6 +36,7 @@ class Checks:
         self._terms: dict[str, int] = {}
         self._progress: dict[str, tuple[int, int]] = {}
         self._leading: dict[str, int] = {}
+        self._acknowledged: dict[str, tuple[int, int]] = {}
         self.highest = 0
 
     # -- events
@@ -44,15 +45,28 @@ class Checks:
         if isinstance(message, AppendEntries):
             for payload, index, term in message.entries:
                 self._match(member, index, term, payload)
+        elif isinstance(message, AppendReply):
+            if message.success:
+                self._acknowledge(member, message.term, message.next_index - 1)
         elif isinstance(message, Vote):
-            self._vote(member.id, message.term, peer)
+            self._vote(member, message.term, peer)
         elif isinstance(message, RequestVote):
-            self._vote(member.id, message.term, member.id)
+            self._vote(member, message.term, member.id)
 
-    def _vote(self, voter: str, term: int, candidate: str) -> None:
-        first = self._votes.setdefault((voter, term), candidate)
+    def _acknowledge(self, member: Member, term: int, index: int) -> None:
+        if member.durable_index() < index:
+            raise Violation(
+                "acknowledged too early", f"{member.id} acknowledges {index}, {member.durable_index()} is durable"
+            )
+        before = self._acknowledged.get(member.id, (0, 0))
+        self._acknowledged[member.id] = max(before, (term, index))
+
+    def _vote(self, member: Member, term: int, candidate: str) -> None:
+        first = self._votes.setdefault((member.id, term), candidate)
         if first != candidate:
-            raise Violation("vote doubled", f"{voter} voted in term {term} for {first} and for {candidate}")
+            raise Violation("vote doubled", f"{member.id} voted in term {term} for {first} and for {candidate}")
+        if member.durable_sequence() < member.log.sequence:
+            raise Violation("vote too early", f"{member.id} votes in term {term} for {candidate}, which it may forget")
 
     def _match(self, member: Member, index: int, term: int, payload: bytes) -> None:
         checksum = zlib.crc32(payload)
@@ -89,6 +103,10 @@ class Checks:
         if term < self._terms.get(member.id, 0):
             raise Violation("term lost", f"{member.id} is in term {term} after {self._terms[member.id]}")
         self._terms[member.id] = term
+        promised = self._acknowledged.get(member.id)
+        if promised is not None and promised[0] == term and member.log.last_index < promised[1]:
+            text = f"{member.id} holds {member.log.last_index} after it acknowledged {promised[1]} in the same term"
+            raise Violation("acknowledged entries lost", text)
         committed, applied = core.committed, core.applied
         before = self._progress.get(member.id, (0, 0))
         if (committed, applied) != before:

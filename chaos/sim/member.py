@@ -42,6 +42,7 @@ Done = Callable[[Any, RaftKVError | None], None]
 
 
 _durable_index: Final = vars(Log)["durable_index"].fget
+_durable_sequence: Final = vars(Log)["durable_sequence"].fget
 
 
 class TimedLog(Log):
@@ -226,6 +227,10 @@ class Member:
     def durable_index(self) -> int:
         """Up to where a power cut now would leave the log, whatever a guard that was switched off pretends."""
         return int(_durable_index(self.log))
+
+    def durable_sequence(self) -> int:
+        """How many records a power cut now would leave, as :meth:`durable_index`."""
+        return int(_durable_sequence(self.log))
 
     # -- time
     def monotonic(self) -> float:

@@ -31,7 +31,7 @@ DRAIN_S: Final = 9.0
 SETTLED_POLL_S: Final = 0.25
 TAIL_LINES: Final = 100_000
 MARK_BYTES: Final = 512
-CHUNK_BYTES: Final = 700
+CHUNK_BYTES: Final = 1500
 """Small, so that compaction and chunked transfer happen with little data."""
 KINDS: Final = ("session", "list", "register", "session")
 

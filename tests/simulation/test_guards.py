@@ -1,0 +1,76 @@
+"""The simulation can fail: with one guard off, some seed of some profile shows the violation that the guard stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from chaos.sim.guards import GUARDS, switched_off
+from chaos.sim.world import simulate
+
+
+@dataclass(frozen=True)
+class Case:
+    """``seeds`` are tried until one shows a violation of one of ``kinds``."""
+
+    guard: str
+    profile: str
+    seeds: range
+    kinds: tuple[str, ...]
+    nodes: int = 3
+
+
+QUICK = (
+    Case("fsync", "blackout", range(1, 4), ("acknowledged too early", "vote too early", "term lost")),
+    Case("follower-durability", "blackout", range(1, 4), ("acknowledged too early",)),
+    Case("vote-sync", "blackout", range(1, 4), ("vote too early", "vote doubled", "term lost")),
+    Case("truncation", "bursts", range(1, 6), ("acknowledged entries lost", "commit lost", "halt")),
+    Case("commit-clip", "churn", range(1, 10), ("commit", "commit lost", "state machine safety", "halt")),
+    Case("pre-vote", "rejoin", range(1, 6), ("deposed",)),
+    Case("stickiness", "deaf", range(1, 6), ("deposed",)),
+    Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
+    Case("sessions", "crashes", range(1, 10), ("reply", "applied twice", "applied twice or lost")),
+)
+SLOW = (
+    Case("acknowledged-term", "minority", range(1, 41), ("commit without a majority", "lost write"), nodes=5),
+    Case("snapshot-newer", "stale_snapshots", range(1, 61), ("commit lost", "acknowledged entries lost", "halt")),
+    Case("term-notice", "churn", range(1, 41), ("left behind", "no progress"), nodes=5),
+    Case("read-majority", "crowd", range(1, 61), ("stale read",)),
+)
+NOT_SHOWN = frozenset({"stale-replies", "vote-count"})
+"""Switches that no seed tried so far turns into a violation: what they stop needs rarer schedules than these."""
+
+
+def show(case: Case) -> None:
+    for seed in case.seeds:
+        with switched_off([case.guard]):
+            result = simulate(seed, case.profile, case.nodes)
+        if result.violation:
+            assert result.violation.split(":")[0] in case.kinds, result.violation
+            return
+    pytest.fail(f"{case.guard} is off and {len(case.seeds)} seeds of {case.profile} found nothing")
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.guard)
+def test_a_guard_that_is_off_is_missed(case):
+    show(case)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", SLOW, ids=lambda case: case.guard)
+def test_a_guard_that_is_off_is_missed_in_rarer_schedules(case):
+    show(case)
+
+
+def test_every_switch_is_accounted_for():
+    shown = {case.guard for case in (*QUICK, *SLOW)}
+    assert shown | NOT_SHOWN == set(GUARDS)
+    assert not shown & NOT_SHOWN
+
+
+def test_a_guard_is_on_again_afterwards():
+    before = simulate(3, "calm").trace_hash
+    with switched_off(GUARDS):
+        pass
+    assert simulate(3, "calm").trace_hash == before
