@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
             last_interaction=now,
         )
         self.context = ServerContext(node, self.client)
-        if node.clients.count >= node.settings.maxclients:
+        if node.clients.count >= node.clients_max:
             node.clients.reject()
             self.write(b"-ERR max number of clients reached\r\n")
             self._transport.close()

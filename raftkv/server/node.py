@@ -39,7 +39,7 @@ from raftkv.server.connection import Connection
 from raftkv.server.forwarding import Forwarder
 from raftkv.server.http import HttpServer
 from raftkv.server.metrics import Metrics
-from raftkv.server.process import read_process_usage
+from raftkv.server.process import clients_possible, read_process_usage
 from raftkv.server.proposer import Proposer, digest_group, tick_group
 from raftkv.server.reader import Reader
 from raftkv.server.routing import Routing
@@ -69,6 +69,7 @@ class ServerNode(Routing, Accounting):
         self.started = self.now = clock.monotonic()
         """``now`` is brought up to date by housekeeping: exact enough for idle times, and free."""
         self.run_id = secrets.token_hex(20)
+        self.clients_max = self._limit_clients(settings.maxclients)
         self.clients = ClientRegistry()
         self.metrics = Metrics()
         self.slowlog = Slowlog(settings.slowlog_max_len, settings.slowlog_log_slower_than)
@@ -208,7 +209,16 @@ class ServerNode(Routing, Accounting):
         info = self.raft.links.info.get(node_id)
         return info.client_address if info is not None else ""
 
+    def _limit_clients(self, wanted: int) -> int:
+        """Clients allowed at once: ``maxclients``, or what the limit of open files leaves for them."""
+        possible = clients_possible(wanted)
+        if possible < wanted:
+            self.log.warning("fewer clients than maxclients: raise the limit of open files", clients=possible)
+        return possible
+
     def change_settings(self, settings: Settings) -> None:
+        if settings.maxclients != self.settings.maxclients:
+            self.clients_max = self._limit_clients(settings.maxclients)
         self.settings = settings
         self.slowlog.max_len = settings.slowlog_max_len
         self.slowlog.threshold_us = settings.slowlog_log_slower_than
