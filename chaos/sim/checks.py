@@ -96,7 +96,7 @@ class Checks:
         """After each step of a node."""
         core = member.replica.core
         if core.halted:
-            if not member.disk_faulted:
+            if not (member.disk_faulted or member.rotten):
                 raise Violation("halt", f"{member.id} stopped: {core.halted}")
             return
         term = core.term

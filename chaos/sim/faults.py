@@ -179,6 +179,20 @@ def disk_full(world: World, rng: Random) -> str:
     return member.id
 
 
+def rot(world: World, rng: Random) -> str:
+    """One bit of one node's newest snapshot turns over while it is down. It may refuse to serve, never serve less."""
+    member = world.members[rng.choice(world.ids)]
+    names = [name for name in member.disk.listdir("data/snapshots") if name.endswith(".snap")]
+    if not member.up or not names or any(one.rotten for one in world.members.values()):
+        return ""
+    world.crash(member, power=rng.random() < 0.5)
+    names = [name for name in member.disk.listdir("data/snapshots") if name.endswith(".snap")]
+    member.disk.flip(f"data/snapshots/{names[-1]}")
+    member.rotten = True
+    world.plan_restart(member, 0.2)
+    return f"{member.id} {names[-1]}"
+
+
 def slow_disk(world: World, rng: Random) -> str:
     """The syncs of one node take long."""
     member = world.members[rng.choice(world.ids)]
@@ -226,6 +240,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "power_all": power_all,
     "power_at_operation": power_at_operation,
     "disk_full": disk_full,
+    "rot": rot,
     "slow_disk": slow_disk,
     "clock_jump": clock_jump,
     "transfer": transfer,

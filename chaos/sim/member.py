@@ -142,6 +142,8 @@ class Member:
         self.slow_disk = 1.0
         self.disk_faulted = False
         """A halt is no surprise: its disk was made to fail in this life."""
+        self.rotten = False
+        """What was durable on its disk was damaged: it may stop for good."""
         self.rate = 1.0 + (2 * self.rng.random() - 1) * profile.clock_rate
         self.wall_offset_ms = self.rng.randrange(-200, 200)
         self.replica: SimReplica

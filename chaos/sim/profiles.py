@@ -68,6 +68,7 @@ _ALL: Final = (
     Profile("elections", "new leaders on slow disks, with many readers", {"isolate_leader": 3, "kill_leader": 3, "transfer": 2}, 0.7, fsync_s=0.015, think_s=0.008, clients=6),
     Profile("minority", "leaders cut off with a minority, and soon back in office", {"minority_leader": 4, "transfer": 5, "break": 1}, 0.4, duplicates=0.25, think_s=0.02, fsync_s=0.002),
     Profile("crowd", "many readers while leaders are cut off", {"isolate_leader": 4, "partition": 3}, 0.9, clients=24, think_s=0.02),
+    Profile("rot", "a damaged snapshot, beside kills and partitions", {"rot": 2, "kill": 2, "partition": 2, "kill_leader": 1}, snapshot_entries=15, retain_bytes=0, think_s=0.04),
     Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
 )  # fmt: skip
 

@@ -181,7 +181,7 @@ class World:
             member.slow_disk = 1.0
             member.disk.full = False
             member.disk.cut_in = 0
-            if member.up and member.replica.core.halted:
+            if member.up and member.replica.core.halted and not member.rotten:
                 self.crash(member, power=False)
             if not member.up:
                 self._restart(member, member.incarnation)
@@ -193,7 +193,7 @@ class World:
             if self.scheduler.now >= end:
                 raise Violation("left behind", "; ".join(map(self._state, self.members.values())))
             self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
-        digests = {one.id: one.machine.digest() for one in self.members.values()}
+        digests = {one.id: one.machine.digest() for one in self._serving()}
         self._require(len(set(digests.values())) == 1, "digest", f"states differ: {digests}")
         leader = self.leader()
         if leader is not None:
@@ -204,7 +204,11 @@ class World:
         if leader is None or any(client.busy for client in self.clients):
             return False
         last = leader.log.last_index
-        return all(one.up and one.replica.core.applied == last for one in self.members.values())
+        return all(one.up and one.replica.core.applied == last for one in self._serving())
+
+    def _serving(self) -> list[Member]:
+        """All nodes, but those whose damaged disk made them stop."""
+        return [one for one in self.members.values() if not (one.up and one.rotten and one.replica.core.halted)]
 
     def _state(self, member: Member) -> str:
         if not member.up:
