@@ -126,8 +126,10 @@ class Replica:
         self.appends = AppendGuard(core, self.election, self.durability)
         self.reads = ReadIndex(core)
         self.snapshots = Snapshots(core, self.replication, store, writer, machine.dump, machine.load)
-        if newest is None and log.first_index > 1:
-            core.halt(f"the log begins at entry {log.first_index}, and no valid snapshot covers what is before")
+        covered = newest.meta.index if newest else 0
+        if log.last_index and log.first_index > max(covered - 1, 1):
+            # Also when an older snapshot is left: loading it would clear entries that this node has acknowledged.
+            core.halt(f"the log begins at entry {log.first_index}, and the newest valid snapshot ends at {covered}")
         core.transport = EngineTransport(self._outgoing)
         conf = configuration(
             heartbeat_s=timing.heartbeat_s,
@@ -269,12 +271,19 @@ class Replica:
             done(None, NodeStoppedError(core.halted))
         elif not core.engine.is_leader:
             done(None, NoLeaderError("this node does not lead"))
+        elif core.log.failed is not None:
+            done(None, NodeStoppedError(f"the log cannot be written: {core.log.failed}"))
         elif self.transferring_to:
             done(None, NoLeaderError(f"leadership is being handed to {self.transferring_to}"))
         elif len(self._pending) >= PENDING_MAX:
             done(None, BusyError(f"{PENDING_MAX} batches are waiting for the quorum"))
         else:
             index = core.log.last_index + 1
+            while self._pending and self._pending[-1].index >= index:
+                # From an earlier leadership: its entry lost its place here, but another node may still hold it.
+                one = self._pending.pop()
+                error = UnknownOutcomeError("this node lost its leadership before the entry was committed")
+                self._finished.append((one.done, None, error))
             core.journal.add(payload, index, core.term)
             deadline = core.monotonic() + core.timing.request_s
             self._pending.append(_Pending(index, core.term, deadline, done))
