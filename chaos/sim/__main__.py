@@ -11,6 +11,9 @@ from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.profiles import PROFILES
 from chaos.sim.world import Result, simulate
 
+TAIL_LINES = 40
+"""Of the trace of each violation."""
+
 
 def seeds_of(text: str) -> range:
     """``7`` or ``1..200``."""
@@ -36,6 +39,7 @@ def row(name: str, results: list[Result], seconds: float) -> str:
         f"{virtual / max(seconds, 1e-9):.0f}",
         sum(one.steps for one in results),
         sum(one.elections for one in results),
+        sum(one.snapshots for one in results),
         sum(one.installed for one in results),
         sum(one.acknowledged for one in results),
         sum(one.unknown for one in results),
@@ -43,10 +47,22 @@ def row(name: str, results: list[Result], seconds: float) -> str:
         sum(bool(one.violation) for one in results),
     )
     kinds = " ".join(f"{kind}:{count}" for kind, count in sorted(faults.items()))
-    return f"{name:<16}" + "".join(f"{number:>9}" for number in numbers) + f"  {kinds}"
+    return f"{name:<16}" + "".join(f"{number:>10}" for number in numbers) + f"  {kinds}"
 
 
-HEADINGS = ("runs", "virt_s", "virt/s", "steps", "elected", "installed", "acked", "unknown", "reads", "violated")
+HEADINGS = (
+    "runs",
+    "virt_s",
+    "virt/s",
+    "steps",
+    "elected",
+    "snapshot",
+    "installed",
+    "acked",
+    "unknown",
+    "reads",
+    "violated",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     names = list(PROFILES) if options.profile == "all" else options.profile.split(",")
     failed: list[Result] = []
     guards: Counter[str] = Counter()
-    print(f"{'profile':<16}" + "".join(f"{one:>9}" for one in HEADINGS) + "  faults")
+    print(f"{'profile':<16}" + "".join(f"{one:>10}" for one in HEADINGS) + "  faults")
     for name in names:
         begun = time.perf_counter()
         results = []
@@ -77,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{name} {seed} {result.trace_hash}")
             if options.trace:
                 print("\n".join(result.tail[-options.trace :]))
+            if not result.violation:
+                result.tail.clear()
             if options.first and result.violation:
                 break
         failed += [one for one in results if one.violation]
@@ -84,7 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.guards:
         print("guards that acted: " + " ".join(f"{kind}:{count}" for kind, count in sorted(guards.items())))
     for result in failed:
-        print(f"\nVIOLATION {result.profile} seed {result.seed}: {result.violation}\n  {replay(result, options.off)}")
+        print("\n" + "\n".join(result.tail[-TAIL_LINES:]))
+        print(f"VIOLATION {result.profile} seed {result.seed}: {result.violation}\n  {replay(result, options.off)}")
     return 1 if failed else 0
 
 

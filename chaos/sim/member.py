@@ -105,6 +105,7 @@ class DelayedWriter:
                 file.write(chunk)
             file.commit()
             self._finished = True
+            self._member.world.snapshots += 1
         except OSError:
             self._finished = False
 

@@ -84,6 +84,7 @@ class World:
         self.storming = False
         self.draining = False
         self.recovery_s = 0.0
+        self.snapshots = 0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._hash = hashlib.blake2b(digest_size=16)
 
@@ -231,7 +232,7 @@ class World:
             steps=self.scheduler.steps,
             messages=self.network.messages,
             elections=self.checks.elections,
-            snapshots=sum(one.disk.operations["rename"] for one in self.members.values()),
+            snapshots=self.snapshots,
             installed=self.guards["snapshots_installed"],
             acknowledged=history.acknowledged,
             unknown=history.unknown,
