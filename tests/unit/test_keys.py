@@ -10,6 +10,7 @@ import pytest
 import raftkv.commands  # noqa: F401 -- fills the table
 from raftkv.commands.registry import TABLE, Context, lookup
 from raftkv.errors import CommandError
+from raftkv.store.dump import dump, load
 from raftkv.store.keyspace import Keyspace
 from raftkv.store.slots import SLOTS, key_slot
 
@@ -178,6 +179,18 @@ def test_memory_usage_grows_with_the_value_and_samples_estimate_it(ctx: Context)
     run(ctx, "HSET", "h", *range(100))
     run(ctx, "ZADD", "z", *range(100))
     assert all(run(ctx, "MEMORY", "USAGE", key) > 3000 for key in ("set", "h", "z"))
+
+
+def test_memory_usage_forgets_how_the_value_came_to_be(ctx: Context) -> None:
+    """Another replica may have the value from a snapshot, where a dict or deque is only as big as it must be."""
+    names = [b"%d" % number for number in range(2000)]
+    run(ctx, "HSET", "h", *(word for name in names for word in (name, name)))
+    run(ctx, "HDEL", "h", *names[10:])
+    run(ctx, "RPUSH", "l", *names)
+    run(ctx, "LTRIM", "l", 0, 9)
+    loaded = Context(load([b"".join(dump(ctx.keyspace))]))
+    for key in ("h", "l"):
+        assert run(loaded, "MEMORY", "USAGE", key) == run(ctx, "MEMORY", "USAGE", key)
 
 
 def test_object_answers_what_is_known(ctx: Context) -> None:
