@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from raftkv.cli.topology import server_command
 from tests.integration.conftest import Cluster, wait_until
 from tests.integration.wire import OK, PONG, Wire, resp
 
@@ -141,6 +144,37 @@ class TestLimits:
                 wire.close()
             wait_until(lambda: b"connected_clients:1\r" in wires[0].do("INFO", "clients")[1], "they are gone", 10)
         _assert_healthy(guarded)
+
+    @pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit (util-linux) is not installed")
+    def test_clients_do_not_take_the_files_that_the_log_needs(self, tmp_path):
+        """With a limit of open files far below maxclients, the log still gets its next segments."""
+        cluster = Cluster(tmp_path, 1)
+        member = cluster.members[0]
+        member.directory.mkdir()
+        files = 450
+        with member.log.open("wb") as log:
+            cluster.processes[0] = subprocess.Popen(
+                ["prlimit", f"--nofile={files}:{files}", *server_command(member, cluster.members, ["--segment-bytes", "1mib"])],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            cluster.wait_ready()
+            assert "raise the limit of open files" in cluster.log(0)
+            with contextlib.ExitStack() as stack:
+                first = stack.enter_context(Wire(member.client_port))
+                refused = 0
+                for _ in range(400):
+                    wire = stack.enter_context(Wire(member.client_port))
+                    with contextlib.suppress(OSError, AssertionError):
+                        wire.send(resp("PING"))
+                        refused += wire.read() == ("error", "ERR max number of clients reached")
+                assert refused > 300
+                value = Random(7).randbytes(1 << 16)
+                for number in range(80):
+                    assert first.do("SET", f"k{number}", value) == OK
+            assert cluster.status(0)["halted"] == ""
+        finally:
+            cluster.close()
 
     def test_declarations_above_a_limit_close_the_connection(self, guarded, port):
         for sent, error in (
