@@ -152,6 +152,22 @@ class TestDataDirectory:
         with Wire(member.client_port) as wire:
             assert wire.do("GET", "k") == ("bulk", b"kept"), "refusals changed the data"
 
+    def test_whose_log_begins_behind_a_snapshot_is_not_refused(self, make_cluster):
+        cluster = make_cluster(nodes=1, segment_bytes=1 << 20, log_retain_bytes=0)
+        with Wire(cluster.ports[0]) as wire:
+            for _ in range(2):
+                for number in range(30):
+                    assert wire.do("SET", f"k{number}", VALUE) == OK
+                assert wire.do("RAFT.SNAPSHOT")[0] == "integer"
+            assert wire.do("SET", "last", 1) == OK
+        assert int(cluster.status(0)["first_index"]) > 1, "the log was not cut"
+        cluster.kill(0)
+        cluster.start(0)
+        cluster.wait_ready()
+        with Wire(cluster.ports[0]) as wire:
+            assert wire.do("DBSIZE") == ("integer", 31)
+            assert wire.do("GET", "k29") == ("bulk", VALUE)
+
     def test_that_cannot_be_written(self, tmp_path):
         cluster = Cluster(tmp_path / "nodes", 1)
         words = server_command(cluster.members[0], cluster.members)
