@@ -29,12 +29,12 @@ QUICK = (
     Case("commit-clip", "churn", range(1, 10), ("commit", "commit lost", "state machine safety", "halt")),
     Case("pre-vote", "rejoin", range(1, 6), ("deposed",)),
     Case("stickiness", "deaf", range(1, 6), ("deposed",)),
+    Case("snapshot-newer", "stale_snapshots", range(1, 13), ("acknowledged entries lost", "commit lost", "halt")),
     Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
     Case("sessions", "crashes", range(1, 10), ("reply", "applied twice", "applied twice or lost")),
 )
 SLOW = (
     Case("acknowledged-term", "minority", range(1, 41), ("commit without a majority", "lost write"), nodes=5),
-    Case("snapshot-newer", "stale_snapshots", range(1, 61), ("commit lost", "acknowledged entries lost", "halt")),
     Case("term-notice", "churn", range(1, 41), ("left behind", "no progress"), nodes=5),
     Case("read-majority", "crowd", range(1, 61), ("stale read",)),
 )
