@@ -37,9 +37,7 @@ class Story:
 
     def _add(self, start: float, end: float, action: str, argument: Any, outcome: str, result: Any) -> Story:
         number = len(self.operations)
-        self.operations.append(
-            Operation(number, self.model, action, self.key, argument, outcome, result, start, end)  # type: ignore[arg-type]
-        )
+        self.operations.append(Operation(number, self.model, action, self.key, argument, outcome, result, start, end))
         return self
 
     @property

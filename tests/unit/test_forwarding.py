@@ -71,7 +71,7 @@ class Node:
         self.forwarder = Forwarder(
             self.raft, StateMachine(), self.proposals, self.clock, counters, self.soon.append, request_s=5.0,
             account=counters,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     def turn(self) -> None:
         soon, self.soon[:] = list(self.soon), []
