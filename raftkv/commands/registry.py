@@ -54,6 +54,8 @@ class Context:
 DataFunction: TypeAlias = Callable[[Context, Argv], Reply]
 ServerFunction: TypeAlias = Callable[[Any, Argv], "Reply | Awaitable[Reply]"]
 KeyFinder: TypeAlias = Callable[[Argv], list[bytes]]
+RunFunction: TypeAlias = Callable[[Context, Sequence[Argv]], "list[Reply] | None"]
+"""Many commands of one name at once, with the replies that one by one they would get; None: not these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Command:
     scope: Scope = "data"
     key_finder: KeyFinder | None = None
     """For commands whose keys stand at variable places (flag movablekeys)."""
+    run: RunFunction | None = None
+    """A quicker way for many of them in a row, which is what pipelines and batches are made of."""
     parent: str = ""
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     write: bool = False
@@ -153,6 +157,7 @@ def command(
     complexity: str = "O(1)",
     scope: Scope = "data",
     key_finder: KeyFinder | None = None,
+    run: RunFunction | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a command. ``name`` may be two words (``"CLUSTER INFO"``): the container is then declared
     by itself, with a function that answers an unknown sub-command. A duplicate raises at import.
@@ -163,7 +168,7 @@ def command(
         flag_set = frozenset(flags.split())
         made = Command(
             name=last, function=function, arity=arity, flags=flag_set, keys=keys, group=group, since=since,
-            summary=summary, syntax=syntax, complexity=complexity, scope=scope, key_finder=key_finder,
+            summary=summary, syntax=syntax, complexity=complexity, scope=scope, key_finder=key_finder, run=run,
             parent=parent, write="write" in flag_set,
         )  # fmt: skip
         table = _container(parent, group, since, scope).subcommands if parent else TABLE

@@ -6,6 +6,7 @@ Every relative time is added to the stamp of the entry (``ctx.now_ms``), so all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +25,17 @@ _GETEX_SYNTAX: Final = (
 _TIME_OPTIONS: Final = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
 
 
+def _get_run(ctx: Context, commands: Sequence[Argv]) -> list[Reply] | None:
+    if {*map(len, commands)} != {2}:
+        return None
+    values = ctx.db.get_many([argv[1] for argv in commands])
+    if {*map(type, values)} <= {bytes, type(None)}:
+        return values
+    return [value if value is None or type(value) is bytes else WrongTypeError() for value in values]
+
+
 @command(
-    "GET", arity=2, flags="readonly fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key",
+    "GET", arity=2, flags="readonly fast", keys=(1, 1, 1), group="string", since="1.0.0", syntax="key", run=_get_run,
     summary="The string at a key; nil if there is none.",
 )  # fmt: skip
 def get(ctx: Context, argv: Argv) -> Reply:
@@ -78,8 +88,15 @@ def _parse_options(words: list[bytes], *, flag_words: frozenset[bytes]) -> _Opti
 _SET_FLAG_WORDS: Final = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
 
 
+def _set_run(ctx: Context, commands: Sequence[Argv]) -> list[Reply] | None:
+    if {*map(len, commands)} != {3}:
+        return None
+    ctx.db.set_many(commands)
+    return [OK] * len(commands)
+
+
 @command(
-    "SET", arity=-3, flags="write denyoom", keys=(1, 1, 1), group="string", since="1.0.0", syntax=_SET_SYNTAX,
+    "SET", arity=-3, flags="write denyoom", keys=(1, 1, 1), group="string", since="1.0.0", syntax=_SET_SYNTAX, run=_set_run,
     summary="Store a string in place of whatever the key held, with a time to live and on conditions if so wished.",
 )  # fmt: skip
 def set_(ctx: Context, argv: Argv) -> Reply:

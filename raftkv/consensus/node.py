@@ -212,6 +212,11 @@ class RaftNode:
         self.replica.reads.barrier(done)
         self.replica.reads.pump()
 
+    def halt(self, reason: str) -> None:
+        """Stop serving for good; the next tick tells whoever waits."""
+        self.replica.core.halt(reason)
+        self._schedule_tick()
+
     def send_application(self, peer: str, data: bytes) -> bool:
         """Bytes for the same layer at ``peer``; False when they certainly did not leave."""
         return self.links.send(peer, Application(data))

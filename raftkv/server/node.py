@@ -10,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -149,6 +149,15 @@ class ServerNode(Routing, Accounting):
             self.log.warning("leadership was not handed over in time")
 
     # ------------------------------------------------------------ events
+    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised: somebody may wait for ever for what it was to do, so the node must not look healthy."""
+        error = context.get("exception")
+        if isinstance(error, OSError | None):  # a connection that broke in a way of its own
+            self.log.warning("event loop", message=str(context.get("message")), error=repr(error))
+            return
+        loop.default_exception_handler(context)
+        self.raft.halt(f"a callback of the event loop raised {error!r}")
+
     def _on_leader_change(self, leader: str) -> None:
         self.leadership_changed()
         if leader != self.settings.node_id:
@@ -303,6 +312,7 @@ async def _serve(settings: Settings, directory: DataDirectory) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node = ServerNode(settings, directory, SystemClock())
+    loop.set_exception_handler(node.on_loop_error)
     try:
         await node.start()
         gc.collect()

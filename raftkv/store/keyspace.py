@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 from binascii import crc_hqx
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from raftkv.errors import CommandError, WrongTypeError
@@ -83,6 +83,15 @@ class Database:
                 return None
         return value
 
+    def get_many(self, keys: Iterable[bytes]) -> list[Any]:
+        """:meth:`get` for each key."""
+        if not self.size:
+            return [None for _ in keys]
+        if self._expires:
+            return [self.get(key) for key in keys]
+        buckets = self._buckets
+        return [buckets[key_slot(key) if b"{" in key else crc_hqx(key, 0) & 0x3FFF].get(key) for key in keys]
+
     def typed(self, key: bytes, kind: type[Any]) -> Any:
         """The value if it is of ``kind`` (bytes, deque, dict, IndexedSet, ZSet), None if missing.
 
@@ -124,6 +133,26 @@ class Database:
             self._expires.pop(key, None)
         if self.watched is not None:
             self.watched(key)
+
+    def set_many(self, commands: Iterable[Sequence[bytes]]) -> None:
+        """:meth:`set` for each (anything, key, value), at a third of the cost: nothing is looked up twice."""
+        if not self._buckets:
+            self._allocate()
+        buckets, dirty, expires, watched = self._buckets, self._dirty, self._expires, self.watched
+        size = self.size
+        for _, key, value in commands:
+            slot = key_slot(key) if b"{" in key else crc_hqx(key, 0) & 0x3FFF
+            bucket = buckets[slot]
+            before = len(bucket)
+            bucket[key] = value
+            if len(bucket) != before:
+                size += 1
+            dirty[slot] = 1
+            if expires:
+                expires.pop(key, None)
+            if watched is not None:
+                watched(key)
+        self.size = size
 
     def replace(self, key: bytes, value: Any) -> None:
         """Store ``value`` and keep the expiry (an expired key counts as missing, and so loses it)."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from raftkv.commands import lcs
 from raftkv.commands.args import STRING_BYTES_MAX
 from raftkv.commands.registry import Context, lookup
 from raftkv.errors import CommandError
+from raftkv.store.digest import digest_of
 from raftkv.store.keyspace import Keyspace
 
 NOW_MS = 1_700_000_000_000
@@ -134,3 +137,49 @@ def test_lcs_is_bounded(ctx: Context) -> None:
         run(ctx, "LCS", "a", "b")
     with pytest.raises(CommandError, match="String too long for LCS"):
         run(ctx, "LCS", "c", "d")
+
+
+@pytest.mark.parametrize("name", [b"SET", b"get"])
+def test_a_run_of_one_command_answers_as_one_by_one(name):
+    rng = Random(7)
+    words = [b"k%d" % n for n in range(6)] + [b"{t}a", b"{t}b", b"list", b"gone", b"lasting"]
+    commands = [[name, rng.choice(words), b"v%d" % n][: 3 if name == b"SET" else 2] for n in range(200)]
+
+    def prepared():
+        keyspace = Keyspace()
+        keyspace.now_ms = 1_000
+        database = keyspace[0]
+        changed = []
+        database.set(b"list", deque([b"a"]))
+        database.set(b"{t}a", b"1")
+        database.set(b"gone", b"1")
+        database.set_expiry(b"gone", 1_500)
+        database.set(b"lasting", b"1")
+        database.set_expiry(b"lasting", 9_000)
+        keyspace.now_ms = 2_000
+        database.watched = changed.append
+        return Context(keyspace), changed
+
+    (together, changed_together), (single, changed_single) = prepared(), prepared()
+    declared = lookup(commands[0])
+    one_by_one = []
+    for argv in commands:
+        try:
+            one_by_one.append(declared.function(single, argv))
+        except CommandError as error:
+            one_by_one.append(str(error))
+    replies = [str(one) if isinstance(one, CommandError) else one for one in declared.run(together, commands)]
+    assert replies == one_by_one
+    assert changed_together == changed_single
+    assert together.db.size == single.db.size
+    assert together.db.expiries == single.db.expiries
+    assert digest_of(together.keyspace) == digest_of(single.keyspace)
+
+
+def test_a_run_with_other_forms_among_it_is_refused():
+    keyspace = Keyspace()
+    assert (
+        lookup([b"SET", b"a", b"1"]).run(Context(keyspace), [[b"SET", b"a", b"1"], [b"SET", b"a", b"1", b"NX"]]) is None
+    )
+    assert lookup([b"GET", b"a"]).run(Context(keyspace), [[b"GET", b"a"], [b"GET"]]) is None
+    assert keyspace[0].size == 0
