@@ -102,7 +102,7 @@ class JournalAdapter(Journal):
         size = 0
         for at, entry in enumerate(entries):
             size += len(entry[0])
-            if size > SLICE_BYTES_MAX:
+            if size > SLICE_BYTES_MAX and at:  # the engine needs two entries for a snapshot, however large
                 return entries[: at + 1]
         return entries
 
