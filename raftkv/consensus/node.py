@@ -83,6 +83,7 @@ class RaftNode:
         self.links.on_link = self._on_link
         self.links.on_bytes = self._on_bytes
         self.replica.on_leader_change = self._on_leader_change
+        self.replica.on_reads = self._schedule_reads
         self.replica.snapshots.on_written = self._on_snapshot
         self.on_leader_change: list[Callable[[str], None]] = []
         self.on_snapshot: list[Callable[[int, int, float], None]] = []
@@ -90,6 +91,7 @@ class RaftNode:
         self.on_link: list[Callable[[str, bool], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick_scheduled = False
+        self._reads_scheduled = False
         self._commit_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._snapshot_waiters: deque[Callable[[int, RaftKVError | None], None]] = deque()
@@ -130,6 +132,15 @@ class RaftNode:
         if not self._tick_scheduled and self._loop is not None:
             self._tick_scheduled = True
             self._loop.call_soon(self._tick)
+
+    def _schedule_reads(self) -> None:
+        if not self._reads_scheduled and self._loop is not None:
+            self._reads_scheduled = True
+            self._loop.call_soon(self._pump_reads)
+
+    def _pump_reads(self) -> None:
+        self._reads_scheduled = False
+        self.replica.reads.pump()
 
     def _tick(self) -> None:
         self._tick_scheduled = False
@@ -210,7 +221,7 @@ class RaftNode:
 
     def read_barrier(self, done: ReadReady) -> None:
         self.replica.reads.barrier(done)
-        self.replica.reads.pump()
+        self._schedule_reads()
 
     def halt(self, reason: str) -> None:
         """Stop serving for good; the next tick tells whoever waits."""

@@ -25,6 +25,7 @@ WAITING_MAX: Final = 100_000
 """Barriers waiting at one node; one more is refused as busy."""
 ROUNDS_MAX: Final = 1
 """Rounds in flight at once. What arrives meanwhile shares the next one: measured, fewer and larger rounds win."""
+ROUND_BITS: Final = 48
 WIDEN_S: Final = 0.005
 """A round begins with as many peers as a majority needs; after so long without it, everybody is asked."""
 
@@ -60,7 +61,8 @@ class ReadIndex:
         self._core = core
         self._waiting: list[_Waiting] = []
         self._rounds: dict[int, _Round] = {}
-        self._round = 0
+        # Not 0: an answer to a request of this node before its restart must not pass for one of after it.
+        self._round = core.rng.getrandbits(ROUND_BITS)
         self._answered_last = list(core.peers)
         """Peers, the ones to ask first in front: a round needs the answers of half of them only."""
         self._requests: dict[int, _Round] = {}
@@ -83,6 +85,11 @@ class ReadIndex:
         return not (self._waiting or self._rounds or self._requests or self._confirmed)
 
     # ------------------------------------------------------------ progress
+    def finish(self) -> None:
+        """Answer what is confirmed and applied, and start nothing: more reads may be about to arrive."""
+        if self._confirmed:
+            self._finish()
+
     def pump(self) -> None:
         """Start what can be started, finish what is confirmed and applied, fail what is too late."""
         if self.idle:

@@ -150,6 +150,8 @@ class Replica:
         self.leader_changes = 0
         self.transferring_to = ""
         self.on_leader_change: Callable[[str], None] | None = None
+        self.on_reads: Callable[[], None] | None = None
+        """Arranges for ``reads.pump()`` once what else has arrived is taken in, so that it shares the next round."""
         self._handlers = self._make_handlers()
 
     def _make_handlers(self) -> dict[type[Any], Callable[[str, Any], object]]:
@@ -186,7 +188,11 @@ class Replica:
         if core.log.sequence > core.log.durable_sequence:
             core.log.request_sync()
         if type(message) in _READ_MESSAGES:
-            self.reads.pump()
+            if self.on_reads is None:
+                self.reads.pump()
+            else:
+                self.reads.finish()
+                self.on_reads()
         elif type(message) not in _QUIET_MESSAGES or core.committed > core.applied or core.halted:
             core.wants_tick = True
 

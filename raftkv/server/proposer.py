@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raftkv.server.metrics import Metrics
     from raftkv.server.tickets import Ticket
 
-ENTRIES_IN_FLIGHT: Final = 2
+ENTRIES_IN_FLIGHT: Final = 1
 """Entries proposed and not applied; what comes meanwhile waits and forms the next. More gives smaller entries."""
 FULL_ENTRIES_IN_FLIGHT: Final = 16
 """Full entries gain nothing by waiting: so many may be on their way."""
