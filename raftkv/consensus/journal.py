@@ -77,6 +77,7 @@ class JournalAdapter(Journal):
         self.view_first = log.first_index
         self.retain_from = 0
         """Entries from here on are kept when the engine compacts; set by the compaction policy."""
+        self._first: Entry = (b"", -1, -1)
         self._commit_at_start = max(snapshot_index, 1)
 
     def __len__(self) -> int:
@@ -95,7 +96,16 @@ class JournalAdapter(Journal):
             if count <= 0:
                 return []
             return [log.entry(low)] if count == 1 else self._bounded(log.entries(low, count))
-        return log.entry(log.last_index + 1 + item if item < 0 else self.view_first + item)
+        if item < 0:
+            return log.entry(log.last_index + 1 + item)
+        return self._first_entry() if item == 0 else log.entry(self.view_first + item)
+
+    def _first_entry(self) -> Entry:
+        """The engine asks for it all the time, to learn where the log begins; its payload may long be on disk only."""
+        index = self.view_first
+        if self._first[1] != index or self._first[2] != self.log.term_at(index):
+            self._first = self.log.entry(index)
+        return self._first
 
     @staticmethod
     def _bounded(entries: list[Entry]) -> list[Entry]:
@@ -116,6 +126,7 @@ class JournalAdapter(Journal):
         log.append(idx, term, command)
 
     def clear(self) -> None:
+        self._first = (b"", -1, -1)
         self.log.clear()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:

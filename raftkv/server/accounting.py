@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from raftkv.commands.registry import TABLE, Argv, Command, lookup
 from raftkv.errors import CommandError, RaftKVError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from raftkv.server.slowlog import Slowlog
     from raftkv.server.state import Client
     from raftkv.server.tickets import Ticket
+
+SLOW_NOTED_MAX: Final = 8
+"""Tickets that one slow entry or read round leaves in the slow log: what made one of them slow made all slow."""
 
 
 class Accounting:
@@ -52,18 +55,23 @@ class Accounting:
         counts: dict[bytes, int] = {}
         samples: dict[bytes, Argv] = {}
         for ticket in tickets:
-            if ticket.client is not None:
-                for argv in ticket.commands:
-                    name = argv[0]
-                    if name in counts:
-                        counts[name] += 1
-                    else:
-                        counts[name], samples[name] = 1, argv
+            if ticket.client is None:
+                continue
+            if ticket.name is not None:
+                counts[ticket.name] = counts.get(ticket.name, 0) + len(ticket.commands)
+                samples[ticket.name] = ticket.commands[0]
+                continue
+            for argv in ticket.commands:
+                name = argv[0]
+                if name in counts:
+                    counts[name] += 1
+                else:
+                    counts[name], samples[name] = 1, argv
         for name, count in counts.items():
             self._stat(name, samples[name]).observe_many(count, seconds)
         micros = int(seconds * 1e6)
         if micros >= self.slowlog.threshold_us >= 0:
-            for ticket in tickets:
+            for ticket in tickets[:SLOW_NOTED_MAX]:
                 client = ticket.client
                 if client is not None:
                     self.slowlog.note(ticket.commands[0], micros, client.address, client.name, self.wall_s)
@@ -82,7 +90,7 @@ class Accounting:
                 if not counts:
                     break
         if seconds * 1e6 >= self.slowlog.threshold_us >= 0:
-            for connection, _, argv in reads:
+            for connection, _, argv in reads[:SLOW_NOTED_MAX]:
                 client = connection.client
                 self.slowlog.note(argv, int(seconds * 1e6), client.address, client.name, self.wall_s)
 

@@ -191,13 +191,18 @@ class Connection(asyncio.Protocol):
     def _run(self, commands: list[Argv], raw: bytes | None) -> None:
         node = self._node
         if self.plain and not node.detour:
-            kinds = node.kinds
-            kind = kinds.get(commands[0][0], 0) if len(commands) == 1 else node.classify({argv[0] for argv in commands})
+            name: bytes | None = commands[0][0]
+            if len(commands) == 1:
+                kind = node.kinds.get(commands[0][0], 0)
+            else:
+                names = {argv[0] for argv in commands}
+                kind = node.classify(names)
+                name = name if len(names) == 1 else None
             if kind:
                 if self._tickets and kind != self._kind:
                     self._block(commands, raw)
                 else:
-                    self._start(kind, commands, raw, mute=False)
+                    self._start(kind, commands, raw, name, mute=False)
                 return
         self._step(commands)
 
@@ -225,9 +230,9 @@ class Connection(asyncio.Protocol):
         if self._backlog or self._ended:
             self._pump()
 
-    def _start(self, kind: int, commands: list[Argv], raw: bytes | None, *, mute: bool) -> None:
+    def _start(self, kind: int, commands: list[Argv], raw: bytes | None, name: bytes | None, *, mute: bool) -> None:
         self._kind = kind
-        ticket = _ConnectionTicket(self, commands, raw, mute=mute)
+        ticket = _ConnectionTicket(self, commands, raw, name, mute=mute)
         self._tickets.append(ticket)
         if kind == READ:
             self._node.reader.add(ticket)
@@ -351,7 +356,7 @@ class Connection(asyncio.Protocol):
         if client.reply_skip:
             client.reply_skip -= 1
             self._judge()
-        self._start(kind, commands[at:end], None, mute=mute)
+        self._start(kind, commands[at:end], None, None, mute=mute)
         return end - at
 
     def _execute(self, command: Command, argv: Argv) -> None:
@@ -428,14 +433,17 @@ class Connection(asyncio.Protocol):
 class _ConnectionTicket(Ticket):
     """Commands of one pipeline of one connection."""
 
-    __slots__ = ("_connection", "client", "mute", "reply")
+    __slots__ = ("_connection", "client", "mute", "name", "reply")
 
-    def __init__(self, connection: Connection, commands: list[Argv], raw: bytes | None, *, mute: bool) -> None:
+    def __init__(
+        self, connection: Connection, commands: list[Argv], raw: bytes | None, name: bytes | None, *, mute: bool
+    ) -> None:
         # Made for each pipeline: the fields of the base class are set here, to save a call.
         self.commands = commands
         self.raw = raw
         self.client = client = connection.client
         self.database = client.db
+        self.name = name
         self.mute = mute
         self.reply: bytes | None = None
         self._connection = connection
@@ -474,7 +482,7 @@ class _SessionTicket(_ConnectionTicket):
     __slots__ = ("_argv", "_started", "group")
 
     def __init__(self, connection: Connection, argv: Argv, request: flow.SessionRequest, *, mute: bool) -> None:
-        super().__init__(connection, [request.inner], request.group.data, mute=mute)
+        super().__init__(connection, [request.inner], request.group.data, None, mute=mute)
         self.group = request.group
         self._argv = argv
         self._started = connection.node.clock.monotonic()

@@ -28,6 +28,8 @@ class Ticket:
     """Anything but independent commands: a transaction, a session's request, a watch."""
     client: Client | None = None
     """The connection of this node that sent it, for command statistics."""
+    name: bytes | None = None
+    """The name that all its commands have, when that is known."""
 
     def __init__(self, commands: list[Argv], raw: bytes | None, database: int) -> None:
         self.commands = commands
