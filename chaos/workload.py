@@ -176,7 +176,7 @@ class Load:
                 if number % 2
                 else PlainClient(self.addresses, number // 2 % len(self.addresses), self._stopped)
             )
-            worker = _Worker(number, client, Random(self.seed * 1000 + number))
+            worker = _Worker(number, client, Random(self.seed * 1000 + number))  # noqa: S311 -- reproducible, no secret
             self._workers.append(worker)
             self._threads.append(threading.Thread(target=self._work, args=(worker,), name=f"client {number}"))
         for thread in self._threads:
@@ -264,7 +264,7 @@ class Load:
     def read_all(self, address: str) -> list[Operation]:
         """Read every key of the history once more, from one node, and return the whole history."""
         reader = PlainClient([address], 0, threading.Event())
-        last = _Worker(self.clients, reader, Random(self.seed))
+        last = _Worker(self.clients, reader, Random(self.seed))  # noqa: S311 -- reproducible, no secret
         seen = {(one.model, one.key): None for one in self.recorder.operations()}
         commands: dict[Model, tuple[Callable[[str], Sequence[str]], Callable[[Any], Any]]] = {
             "register": (lambda key: ("GET", key), _text),
