@@ -345,7 +345,11 @@ async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
     if length > HANDSHAKE_BYTES_MAX:
         msg = f"handshake message of {length} bytes, allowed are {HANDSHAKE_BYTES_MAX}"
         raise HandshakeError(msg)
-    value = json.loads(await reader.readexactly(length))
+    try:
+        value = json.loads(await reader.readexactly(length))
+    except RecursionError as error:
+        msg = "handshake message is nested too deep"
+        raise HandshakeError(msg) from error
     if not isinstance(value, dict):
         msg = "handshake message is not an object"
         raise HandshakeError(msg)

@@ -226,6 +226,9 @@ def _encode_append(message: AppendEntries) -> list[bytes]:
 
 def decode(frame: memoryview | bytes) -> Message:
     """A message from the frame's bytes after the length. Raises ProtocolError on anything malformed."""
+    if not frame:
+        msg = "empty peer frame"
+        raise ProtocolError(msg)
     kind = frame[0]
     body = memoryview(frame)[1:]
     try:
@@ -257,6 +260,9 @@ def _decode_append(body: memoryview) -> AppendEntries:
         index += 1
         entries.append((bytes(body[at : at + length]), index, entry_term))
         at += length
+    if at != len(body):
+        msg = f"append frame has {len(body) - at} bytes behind its last entry"
+        raise ProtocolError(msg)
     return AppendEntries(term, sequence, commit, prev_index, prev_term, entries)
 
 

@@ -44,6 +44,8 @@ _RUN: Final = struct.Struct("!16sQQB")
 _DIGEST: Final = struct.Struct("!QQ")
 
 SESSION_ID_BYTES: Final = 16
+COMMAND_BYTES_MIN: Final = 10
+"""The shortest command is one empty word, ``*1 $0`` and three line ends: a group cannot declare more than fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,10 @@ def _encode_head(group: Group) -> bytes:
 
 
 def stamp_of(entry: bytes) -> int:
-    """The leader's clock when it made the entry. Raises InvariantError for another version's entry."""
+    """The leader's clock when it made the entry. Raises InvariantError for a damaged or another version's entry."""
+    if len(entry) < _ENTRY.size:
+        msg = f"log entry of {len(entry)} bytes ends inside its header"
+        raise InvariantError(msg)
     _, version, stamp_ms = _ENTRY.unpack_from(entry)
     if version != VERSION:
         msg = f"log entry of version {version}, this node reads {VERSION}: upgrade it"
@@ -127,10 +132,16 @@ def groups(entry: bytes) -> Iterator[Group]:
     """The groups of an entry, in order. Raises InvariantError when the entry is damaged."""
     at, end = _ENTRY.size, len(entry)
     while at < end:
+        if at + _GROUP.size > end:
+            msg = f"log entry of {end} bytes ends inside the head of a group"
+            raise InvariantError(msg)
         kind, database, commands, size = _GROUP.unpack_from(entry, at)
         at += _GROUP.size
         if at + size > end:
             msg = f"log entry ends inside a group: {at + size} bytes declared, {end} there"
+            raise InvariantError(msg)
+        if commands * COMMAND_BYTES_MIN > size:
+            msg = f"log entry holds a group of {size} bytes that declares {commands} commands"
             raise InvariantError(msg)
         if kind == PLAIN:
             yield Group(PLAIN, database, commands, entry[at : at + size])
@@ -140,29 +151,46 @@ def groups(entry: bytes) -> Iterator[Group]:
 
 
 def _decode(kind: int, database: int, commands: int, body: bytes) -> Group:
-    at = 0
     run: Run | None = None
-    watches: list[Watched] = []
+    watches: tuple[Watched, ...] = ()
     numbers: tuple[int, ...] = ()
-    if kind == RUN:
-        session, sequence, acknowledged, kind = _RUN.unpack_from(body)
-        run = Run(session, sequence, acknowledged)
-        at = _RUN.size
-    if kind == TXN:
-        (count,) = _COUNT.unpack_from(body, at)
-        at += _COUNT.size
-        for _ in range(count):
-            watched_database, index, length = _WATCH.unpack_from(body, at)
-            at += _WATCH.size
-            watches.append(Watched(watched_database, body[at : at + length], index))
-            at += length
-    elif kind == OPEN:
-        numbers = _OPEN.unpack_from(body, at)
-        at += _OPEN.size
-    elif kind == DIGEST:
-        numbers = _DIGEST.unpack_from(body, at)
-        at += _DIGEST.size
-    elif kind > DIGEST:
+    at, outer = 0, kind
+    try:
+        if kind == RUN:
+            session, sequence, acknowledged, kind = _RUN.unpack_from(body)
+            run = Run(session, sequence, acknowledged)
+            at = _RUN.size
+        if kind == TXN:
+            watches, at = _decode_watches(body, at)
+        elif kind == OPEN:
+            numbers = _OPEN.unpack_from(body, at)
+            at += _OPEN.size
+        elif kind == DIGEST:
+            numbers = _DIGEST.unpack_from(body, at)
+            at += _DIGEST.size
+    except struct.error as error:
+        msg = f"log entry holds a group of kind {outer} that ends inside its head ({error})"
+        raise InvariantError(msg) from error
+    if kind > DIGEST:
         msg = f"log entry holds a group of unknown kind {kind}: upgrade this node"
         raise InvariantError(msg)
-    return Group(kind, database, commands, body[at:], tuple(watches), run, numbers)
+    if run is not None and kind not in {PLAIN, TXN}:
+        msg = f"log entry holds a session's request of kind {kind}, which no session makes"
+        raise InvariantError(msg)
+    return Group(kind, database, commands, body[at:], watches, run, numbers)
+
+
+def _decode_watches(body: bytes, at: int) -> tuple[tuple[Watched, ...], int]:
+    """The watches of a transaction, and where its commands begin."""
+    (count,) = _COUNT.unpack_from(body, at)
+    at += _COUNT.size
+    watches: list[Watched] = []
+    for _ in range(count):
+        database, index, length = _WATCH.unpack_from(body, at)
+        at += _WATCH.size
+        if at + length > len(body):
+            msg = f"log entry holds a watched key that ends {at + length - len(body)} bytes behind its group"
+            raise InvariantError(msg)
+        watches.append(Watched(database, body[at : at + length], index))
+        at += length
+    return tuple(watches), at

@@ -118,7 +118,11 @@ class StateMachine:
         """The commands in a group's RESP bytes. Raises InvariantError when they are not what the group declares."""
         reader = self._reader
         reader.feed(group.data)
-        commands = [reader.gets() for _ in range(group.commands)]
+        try:
+            commands = [reader.gets() for _ in range(group.commands)]
+        except hiredis.HiredisError as error:
+            msg = f"log entry {self.index}: {error}"
+            raise InvariantError(msg) from error
         if reader.gets() is not False or (commands and commands[-1] is False):
             msg = f"log entry {self.index}: {len(group.data)} bytes are not the {group.commands} commands declared"
             raise InvariantError(msg)
