@@ -48,6 +48,8 @@ class Watches:
             while len(self.by_key) >= WATCHES_MAX:
                 del self.by_key[next(iter(self.by_key))]
             watch = Watch(index, now_ms, expired)
+        if expired and not watch.expired:
+            watch.changed_index = index  # whoever watched it alive must hear of it, though nobody removed it yet
         watch.registered_ms, watch.expired = now_ms, expired
         self.by_key[place] = watch
         self.hook()
