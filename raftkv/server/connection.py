@@ -221,9 +221,12 @@ class Connection(asyncio.Protocol):
     def answer_alone(self, reply: Reply, argv: Argv) -> None:
         """The answer to :meth:`_read_alone`."""
         if not self._closed:
-            data = encode(reply, self.client.proto)
-            if data[0] == ERROR_REPLY:
-                self._node.errors([argv], [reply])
+            if type(reply) is bytes:
+                data = b"$%d\r\n%b\r\n" % (len(reply), reply)
+            else:
+                data = encode(reply, self.client.proto)
+                if data[0] == ERROR_REPLY:
+                    self._node.errors([argv], [reply])
             self._node.metrics.bytes_out += len(data)
             self._transport.write(data)
         self._blocked = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from raftkv.commands.registry import Argv, Command, Context
 from raftkv.errors import CommandError, RaftKVError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Alone: TypeAlias = "tuple[Connection, Command, Argv]"
 """One read of a connection that waits for nothing else."""
+
+ALONE_TOGETHER_MIN: Final = 4
+"""So many reads that came one by one are looked at for being of one command."""
 
 
 class Reader:
@@ -86,6 +89,8 @@ class Reader:
         self._account.hits += asked - missed
 
     def _run_alone(self, context: Context, alone: list[Alone]) -> None:
+        if len(alone) >= ALONE_TOGETHER_MIN and self._run_alone_together(context, alone):
+            return
         missed = 0
         for connection, command, argv in alone:
             context.db_index = connection.client.db
@@ -98,3 +103,23 @@ class Reader:
             connection.answer_alone(reply, argv)
         self._account.misses += missed
         self._account.hits += len(alone) - missed
+
+    def _run_alone_together(self, context: Context, alone: list[Alone]) -> bool:
+        """The same command on the same database from all, which knows how to do many at once. False: not so."""
+        command = alone[0][1]
+        database = alone[0][0].client.db
+        if command.run is None:
+            return False
+        for connection, other, _ in alone:
+            if other is not command or connection.client.db != database:
+                return False
+        context.db_index = database
+        replies = command.run(context, [argv for _, _, argv in alone])
+        if replies is None:
+            return False
+        for (connection, _, argv), reply in zip(alone, replies, strict=True):
+            connection.answer_alone(reply, argv)
+        missed = replies.count(None)
+        self._account.misses += missed
+        self._account.hits += len(alone) - missed
+        return True
