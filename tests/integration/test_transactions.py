@@ -66,7 +66,7 @@ CONVERSATIONS = {
     "reply off, then exec": "MULTI/SET k 8/EXEC/CLIENT REPLY SKIP/MULTI/SET k 9/EXEC/GET k",
     "reply wrong": "CLIENT REPLY MAYBE/PING",
     "kill nobody": "CLIENT KILL 1.2.3.4:5/CLIENT KILL ID 999999/CLIENT KILL ID x/CLIENT KILL FOO bar/CLIENT KILL",
-    "kill oneself": "SET k 1/CLIENT KILL TYPE normal SKIPME no/GET k",
+    "kill oneself": "SET k 1/CLIENT KILL ID {id} SKIPME no/GET k",
     "pause wrong": "CLIENT PAUSE x/CLIENT PAUSE -1/CLIENT PAUSE 1 SOME/CLIENT UNPAUSE",
     "setname": "CLIENT SETNAME x/CLIENT GETNAME/CLIENT SETNAME/PING",
     "long queue": "MULTI/" + "RPUSH k x/LLEN k/" * 300 + "EXEC",
@@ -77,6 +77,8 @@ def _converse(port: int, script: str) -> list[object]:
     """Every reply, then whether the server closed. What stands between two PAUSEs is one packet."""
     with Wire(port) as wire:
         wire.do("FLUSHALL")
+        if "{id}" in script:
+            script = script.replace("{id}", str(wire.do("CLIENT", "ID")[1]))
         packets = script.split("/PAUSE/")
         for number, packet in enumerate(packets):
             if number:
