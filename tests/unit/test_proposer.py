@@ -282,7 +282,10 @@ def test_tickets_that_a_former_leader_took_are_given_back_not_failed(at_once):
     assert after.got == [[OK]]
 
 
-@pytest.mark.parametrize("error", [UnknownOutcomeError("in time"), BusyError("4096 batches")])
+@pytest.mark.parametrize(
+    "error",
+    [UnknownOutcomeError("in time"), UnknownOutcomeError("who knows", code="CLUSTERDOWN"), BusyError("4096 batches")],
+)
 def test_any_other_error_reaches_everybody_as_it_is(error):
     world, got = World(), []
     first, second = sets(b"a"), group_ticket(tick_group(), [], got)
