@@ -6,7 +6,7 @@ import struct
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import InvariantError
@@ -73,6 +73,7 @@ def raw_group(kind, body, commands=0):
     return header(1) + struct.pack("!BBII", kind, 0, commands, len(body)) + body
 
 
+@settings(deadline=None)
 @given(entries)
 def test_what_goes_in_comes_out(made):
     entry = encode(*made)
@@ -80,6 +81,7 @@ def test_what_goes_in_comes_out(made):
     assert list(groups(entry)) == made[1]
 
 
+@settings(deadline=None)
 @given(databases, st.lists(st.binary(max_size=30), max_size=4))
 def test_chunks_of_many_senders_are_one_group(database, chunks):
     chunks = [encode_commands([[b"ECHO", one]]) for one in chunks]
@@ -87,6 +89,7 @@ def test_chunks_of_many_senders_are_one_group(database, chunks):
     assert list(groups(entry)) == [Group(PLAIN, database, len(chunks), b"".join(chunks))]
 
 
+@settings(deadline=None)
 @given(entries, st.data())
 def test_a_truncated_entry_is_refused_or_ends_between_two_groups(made, data):
     whole = encode(*made)
@@ -99,6 +102,7 @@ def test_a_truncated_entry_is_refused_or_ends_between_two_groups(made, data):
             stamp_of(whole[:cut]), list(groups(whole[:cut]))
 
 
+@settings(deadline=None)
 @given(entries, st.data())
 def test_damage_raises_nothing_else(made, data):
     entry = bytearray(encode(*made))

@@ -156,6 +156,7 @@ def test_batches_prepared_and_never_applied_are_bounded():
 
 
 # ------------------------------------------------------------------ time
+@settings(deadline=None)
 @given(st.lists(st.integers(-1000, 1000), min_size=1))
 def test_time_never_goes_back_whatever_the_stamps(stamps):
     replica = Replica()
@@ -359,6 +360,7 @@ def test_a_state_of_another_version_or_damaged_is_refused():
         StateMachine().load([whole[:4] + b"\xc1" + whole[5:]])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1))
 def test_a_state_is_loaded_wherever_its_stream_is_cut(sizes):
     replica = Replica()

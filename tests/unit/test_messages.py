@@ -7,7 +7,7 @@ import tracemalloc
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.consensus import messages
@@ -55,6 +55,7 @@ def wire(message):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_message_survives_the_wire(kind):
+    @settings(deadline=None)
     @given(strategy_of(kind))
     def check(message):
         frame = wire(message)
@@ -64,6 +65,7 @@ def test_every_message_survives_the_wire(kind):
     check()
 
 
+@settings(deadline=None)
 @given(st.lists(any_message, max_size=6), st.lists(st.integers(1, 40), min_size=1))
 def test_frames_come_out_whole_wherever_the_stream_is_cut(sent, sizes):
     stream = b"".join(map(wire, sent))
@@ -75,6 +77,7 @@ def test_frames_come_out_whole_wherever_the_stream_is_cut(sent, sizes):
     assert got == sent
 
 
+@settings(deadline=None)
 @given(st.lists(any_message, min_size=1, max_size=4))
 def test_a_frame_is_delivered_with_its_last_byte_and_not_before(sent):
     reader = FrameReader()
@@ -109,6 +112,7 @@ def test_the_largest_length_is_accepted_and_costs_nothing_until_its_bytes_arrive
         tracemalloc.stop()
 
 
+@settings(deadline=None)
 @given(any_message, st.data())
 def test_a_shortened_frame_is_refused_or_a_shorter_message(message, data):
     frame = wire(message)[4:]
@@ -122,6 +126,7 @@ def test_a_shortened_frame_is_refused_or_a_shorter_message(message, data):
         decode(cut)
 
 
+@settings(deadline=None)
 @given(any_message, st.binary(min_size=1, max_size=9))
 def test_bytes_behind_a_message_are_refused(message, more):
     if isinstance(message, Application | SnapshotChunk):
@@ -130,6 +135,7 @@ def test_bytes_behind_a_message_are_refused(message, more):
         decode(wire(message)[4:] + more)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_a_message_or_a_protocol_error(frame):
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import BusyError, NoLeaderError, UnknownOutcomeError
@@ -170,6 +170,7 @@ def test_databases_and_groups_between_plain_tickets_keep_the_order():
     assert got == [([b"1", OK], None), (session.hex().encode(), None)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(0, 30), st.booleans()), max_size=30))
 def test_everybody_gets_the_answers_to_his_own_commands_in_the_order_of_arrival(asked):
     world, outcomes = World(entry_bytes_max=400), []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import CommandError
@@ -174,6 +174,7 @@ def test_ids_are_places_in_the_log_and_never_the_same():
     assert all(len(bytes.fromhex(name.decode())) == SESSION_ID_BYTES for name in names)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), max_size=40))
 def test_whatever_is_repeated_and_acknowledged_a_request_has_one_effect_and_one_answer(asked):
     node = Node()
