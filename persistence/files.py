@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
@@ -21,6 +22,9 @@ IOV_BUFFERS_MAX = 1024
 """Buffers in one pwritev; Linux refuses more (IOV_MAX)."""
 ZERO_SLICE_BYTES = 1 << 20
 """Preallocation writes and syncs this much at a time, so that the log's own syncs wait for one slice at most."""
+ZERO_REST_RATIO = 3
+"""Between two slices it rests for so many times as long as one took: it is in no hurry, and the log's syncs are."""
+ZERO_REST_S_MAX = 0.2
 _ZEROS = bytes(ZERO_SLICE_BYTES)
 _DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
@@ -184,8 +188,11 @@ class OsFile:
         # sync of each would have to change metadata. Real zeros make later syncs pure data writes.
         os.posix_fallocate(self._fd, 0, size)
         for offset in range(0, size, ZERO_SLICE_BYTES):
+            started = time.monotonic()
             self._pwritev([_ZEROS[: size - offset]], offset, 0)
             os.fdatasync(self._fd)
+            if offset + ZERO_SLICE_BYTES < size:
+                time.sleep(min(ZERO_REST_S_MAX, ZERO_REST_RATIO * (time.monotonic() - started)))
 
     def close(self) -> None:
         if self._fd >= 0:
