@@ -117,4 +117,4 @@ class Preparer:
             if self._spares.wanted:
                 # A full disk is the committer's to report, when it needs the space; this is only help.
                 with contextlib.suppress(OSError):
-                    self._spares.prepare()
+                    self._spares.prepare(lambda: self._stopping)

@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -67,8 +67,11 @@ class File(Protocol):
         """Make the content and the size durable."""
         ...
 
-    def preallocate(self, size: int) -> None:
-        """Make the file ``size`` bytes of durable zeros, so that no later write below needs new blocks."""
+    def preallocate(self, size: int, give_up: Callable[[], bool]) -> bool:
+        """Make the file ``size`` bytes of durable zeros, so that no later write below needs new blocks.
+
+        Asks ``give_up`` between pieces; False when it stopped because of that.
+        """
         ...
 
     def close(self) -> None:
@@ -183,16 +186,19 @@ class OsFile:
     def fdatasync(self) -> None:
         os.fdatasync(self._fd)
 
-    def preallocate(self, size: int) -> None:
+    def preallocate(self, size: int, give_up: Callable[[], bool]) -> bool:
         # fallocate claims the blocks (and finds a full disk) at once, but leaves them "unwritten": the first
         # sync of each would have to change metadata. Real zeros make later syncs pure data writes.
         os.posix_fallocate(self._fd, 0, size)
         for offset in range(0, size, ZERO_SLICE_BYTES):
+            if give_up():
+                return False
             started = time.monotonic()
             self._pwritev([_ZEROS[: size - offset]], offset, 0)
             os.fdatasync(self._fd)
             if offset + ZERO_SLICE_BYTES < size:
                 time.sleep(min(ZERO_REST_S_MAX, ZERO_REST_RATIO * (time.monotonic() - started)))
+        return True
 
     def close(self) -> None:
         if self._fd >= 0:

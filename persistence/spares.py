@@ -8,6 +8,7 @@ therefore always a durable header.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from persistence.files import File, Files, join
 from persistence.segment import Segment, SegmentHeader, encode_segment_header, segment_name
@@ -59,14 +60,20 @@ class Spares:
         """Whether a prepared file waits."""
         return bool(self._ready)
 
-    def prepare(self) -> None:
-        """Make a ready file, zero-filled. Slow (a segment is written); raises OSError on a full disk."""
+    def prepare(self, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Make a ready file, zero-filled. Slow (a segment is written); raises OSError on a full disk.
+
+        When ``give_up`` says so it stops, and leaves nothing.
+        """
         path = self._new_path(PREPARATION_SUFFIX)
         file = self._files.open(path, create=True)
         try:
-            file.preallocate(self._segment_bytes)
+            complete = file.preallocate(self._segment_bytes, give_up)
         finally:
             file.close()
+        if not complete:
+            self._files.unlink(path)
+            return
         ready = path.removesuffix(PREPARATION_SUFFIX) + READY_SUFFIX
         self._files.rename(path, ready)
         with self._lock:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -107,10 +107,11 @@ class SimFile:
         self._disk.operation("sync")
         self._inode.sync()
 
-    def preallocate(self, size: int) -> None:
+    def preallocate(self, size: int, _give_up: Callable[[], bool]) -> bool:
         self._disk.operation("preallocate")
         self._inode.write(bytes(size), 0)
         self._inode.sync()
+        return True
 
     def close(self) -> None:
         """Nothing is bound to an open file here."""

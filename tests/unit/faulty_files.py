@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from persistence.files import Buffer, LockHeldError
@@ -120,11 +120,12 @@ class FaultyFile:
             raise
         self._inode.sync()
 
-    def preallocate(self, size: int) -> None:
+    def preallocate(self, size: int, give_up: Callable[[], bool]) -> bool:
         self._disk.step("preallocate", self.path)
         _put(self._inode.content, bytes(size), 0)
         self._inode.unsynced.append((0, bytes(size)))
         self._inode.sync()
+        return True
 
     def close(self) -> None:
         self._closed = True
