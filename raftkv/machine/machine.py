@@ -25,6 +25,7 @@ from raftkv.machine.sessions import Session, Sessions
 from raftkv.machine.watches import Watch, Watches
 from raftkv.protocol.encoder import encode
 from raftkv.protocol.replies import NIL_ARRAY, OK, Reply
+from raftkv.protocol.sizes import exceeds
 from raftkv.store.digest import StateDigest
 from raftkv.store.dump import dump, load
 from raftkv.store.keyspace import Keyspace
@@ -34,6 +35,8 @@ EXPIRE_PER_ENTRY: Final = 200
 PREPARED_MAX: Final = 4096
 """Own batches whose parsed commands are kept until they are applied."""
 HEADER_BYTES: Final = 4
+SESSION_REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A session's reply is encoded and kept on every replica; a larger one is answered with an error instead."""
 RUN_MIN: Final = 8
 """So many commands are looked at for being of one name: fewer gain nothing."""
 
@@ -206,6 +209,12 @@ class StateMachine:
             if group.kind == TXN
             else self._run_all(context, commands)[0]
         )
+        if exceeds((reply,), SESSION_REPLY_BYTES_MAX):
+            # Encoding it could take more memory than there is, on every replica at the same entry.
+            reply = CommandError(
+                f"the command was applied, but a session does not keep replies above {SESSION_REPLY_BYTES_MAX} bytes; "
+                "read large values without a session"
+            )
         encoded = encode(reply, 2), encode(reply, 3)
         self.sessions.keep(run, encoded)
         return encoded

@@ -23,8 +23,8 @@ from raftkv.errors import AuthError, RaftKVError
 from raftkv.protocol.encoder import encode, encode_many
 from raftkv.protocol.parser import Limits, RequestParser
 from raftkv.protocol.replies import QUEUED, Reply
+from raftkv.protocol.sizes import exceeds
 from raftkv.server import flow
-from raftkv.server.sizes import exceeds
 from raftkv.server.state import Client, ServerContext
 from raftkv.server.tickets import Ticket
 

@@ -22,7 +22,7 @@ from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVErro
 from raftkv.machine.batch import RUN, TXN, encode_group, groups, header, plain
 from raftkv.protocol.encoder import encode, encode_commands, encode_many
 from raftkv.protocol.replies import NIL_ARRAY, Raw
-from raftkv.server.sizes import exceeds
+from raftkv.protocol.sizes import exceeds
 from raftkv.server.tickets import GroupTicket, Ticket
 
 if TYPE_CHECKING:

@@ -186,3 +186,13 @@ def test_whatever_is_repeated_and_acknowledged_a_request_has_one_effect_and_one_
         assert answers.setdefault(sequence, result) == result
     assert len(set(answers.values())) == len(answers)
     assert node.machine.keyspace[0].get(b"n") == (b"%d" % len(answers) if answers else None)
+
+
+def test_a_reply_too_large_to_be_kept_is_an_error_that_says_that_it_was_applied(monkeypatch):
+    monkeypatch.setattr("raftkv.machine.machine.SESSION_REPLY_BYTES_MAX", 1000)
+    client = Node()
+    client.run(1, b"SET", b"k", b"x" * 600)
+    assert client.run(2, b"MGET", b"k") == (b"*1\r\n$600\r\n" + b"x" * 600 + b"\r\n",) * 2
+    refused = client.run(3, b"MGET", b"k", b"k")
+    assert refused[0].startswith(b"-ERR the command was applied, but a session does not keep replies above 1000 bytes")
+    assert client.run(3, b"MGET", b"k", b"k") == refused
