@@ -56,10 +56,6 @@ class EngineTransport(Transport):
         """Say that ``node`` can be reached."""
         self._onNodeConnected(node)
 
-    def disconnected(self, node: Node) -> None:
-        """Say that it cannot."""
-        self._onNodeDisconnected(node)
-
     def destroy(self) -> None:
         pass
 

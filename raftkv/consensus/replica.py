@@ -256,8 +256,6 @@ class Replica:
             )
         if kind == "response_vote":
             return self.election.send_vote(peer, message["term"])
-        if kind == "timeout_now":
-            return self.core.wire.send(peer, TimeoutNow(message["term"]))
         self.core.halt(f"the engine sent an unexpected {kind}")
         return False
 

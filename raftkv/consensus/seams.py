@@ -21,20 +21,22 @@ PINNED: Final = "0.3.17"
 
 OVERRIDDEN: Final = {
     "_SyncObj__doApplyCommand": "unpickles commands; ours are handed to the state machine as bytes",
-    "_SyncObj__callErrCallback": "kept as it is, checked because the engine's refusals go through it",
-    "_checkCommandsToApply": "forwards through the engine; ours takes proposals on the leader only",
-    "_onTick": "the tick is wrapped: durability first, then the engine, then what it produced",
+    "_SyncObj__sendAppendEntries": "sends again what is in flight; ours keeps a window for each follower",
+    "_checkCommandsToApply": "takes commands from the engine's queue; proposals go to the log directly",
 }
-"""Methods that :class:`raftkv.consensus.engine.Engine` replaces, or leans on, and why."""
+"""Methods that :class:`raftkv.consensus.engine.Engine` replaces, and why."""
 
 CALLED: Final = {
-    "_SyncObj__sendAppendEntries": "send new entries at once instead of at the next heartbeat",
+    "_isLeader": "the role, without the whole status",
+    "_getLeader": "whom this node follows",
 }
+"""Methods without a public name that we call."""
 
 REPLACED: Final = {
     "_SyncObj__serializer": "snapshots are checksummed, streamed and aligned with the log",
     "_poller": "the event loop polls, not the engine",
 }
+"""Attributes of an engine that are set from outside."""
 
 GLOBALS: Final = ("createJournal", "monotonicTime", "random")
 

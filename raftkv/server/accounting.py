@@ -79,16 +79,14 @@ class Accounting:
     def alone(self, reads: Sequence[tuple[Connection, Command, Argv]], started: float) -> None:
         """Reads that came one by one, and started together, were answered."""
         seconds = self.clock.monotonic() - started
-        counts: dict[int, int] = {}
+        counts: dict[str, int] = {}
+        commands: dict[str, Command] = {}
         for _, command, _ in reads:
-            number = id(command)
-            counts[number] = counts.get(number, 0) + 1
-        for _, command, _ in reads:
-            count = counts.pop(id(command), 0)
-            if count:
-                self.metrics.stat(command).observe_many(count, seconds)
-                if not counts:
-                    break
+            name = command.name
+            counts[name] = counts.get(name, 0) + 1
+            commands[name] = command
+        for name, count in counts.items():
+            self.metrics.stat(commands[name]).observe_many(count, seconds)
         if seconds * 1e6 >= self.slowlog.threshold_us >= 0:
             for connection, _, argv in reads[:SLOW_NOTED_MAX]:
                 client = connection.client
