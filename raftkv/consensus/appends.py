@@ -47,12 +47,15 @@ class AppendGuard:
         return True
 
     def on_heartbeat(self, peer: str, message: Heartbeat) -> None:
-        """Leadership without a log position, while a snapshot is on its way."""
+        """Leadership without a log position, while entries or a snapshot are on their way.
+
+        The answer acknowledges nothing and asks for nothing: it only counts for check-quorum.
+        """
+        core = self._core
         if self.accept_leader(peer, message.term):
-            self.follow(peer, message.term, self._core.committed)
-            self._core.wire.send(
-                peer, AppendReply(message.term, message.sequence, self._core.committed + 1, reset=False, success=False)
-            )
+            self.follow(peer, message.term, max(core.committed, min(message.commit, core.log.last_index)))
+            reply = AppendReply(message.term, message.sequence, core.committed + 1, reset=False, success=False)
+            core.wire.send(peer, reply)
 
     def on_append(self, peer: str, message: AppendEntries) -> None:
         """Compare, keep what matches, and give the engine only what is new."""

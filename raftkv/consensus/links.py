@@ -29,7 +29,7 @@ from raftkv.consensus.messages import Application, FrameReader, Message, decode,
 from raftkv.errors import ProtocolError
 
 MAGIC: Final = b"RAFTKV1\n"
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 HANDSHAKE_BYTES_MAX: Final = 4096
 HANDSHAKE_S: Final = 2.0
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024

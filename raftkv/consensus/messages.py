@@ -36,10 +36,15 @@ class AppendEntries:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Leader to a follower that is being sent a snapshot: proves leadership, carries no log position."""
+    """Leader to a follower that is being sent entries or a snapshot: proves leadership, carries no log position.
+
+    So it may overtake what is on its way; an empty append would name a position that the follower has not reached.
+    """
 
     term: int
     sequence: int
+    commit: int
+    """Committed, and acknowledged by this follower in this term (or below): it may apply so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ _KIND_CHUNK: Final = 2
 _KIND_APPLICATION: Final = 3
 
 _FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, ...]]]] = {
-    10: (Heartbeat, struct.Struct("!QQ"), ("term", "sequence")),
+    10: (Heartbeat, struct.Struct("!QQQ"), ("term", "sequence", "commit")),
     11: (AppendReply, struct.Struct("!QQQ??"), ("term", "sequence", "next_index", "reset", "success")),
     12: (RequestVote, struct.Struct("!QQQ?"), ("term", "last_index", "last_term", "transfer")),
     13: (Vote, struct.Struct("!Q"), ("term",)),

@@ -28,7 +28,8 @@ WINDOW_BYTES: Final = 16 * 1024 * 1024
 APPEND_ENTRIES_MAX: Final = 64
 APPEND_BYTES_MAX: Final = 4 * 1024 * 1024
 """One append carries at most so much (or one larger entry)."""
-
+SLOWEST_LINK_BYTES_S: Final = 1024 * 1024
+"""What is in flight is not taken for lost as long as such a link could still be busy with it."""
 
 FIRST_SENT: Final = 2
 """Entry 1 is the engine's own and the same on every node; it is only ever compared with."""
@@ -109,7 +110,7 @@ class Replication:
         due = now - progress.last_sent >= core.timing.heartbeat_s
         if peer in self._down and not due:
             return
-        if progress.in_flight and now - progress.last_progress > core.timing.election_max_s:
+        if progress.in_flight and now - progress.last_progress > self.patience_s(progress.in_flight_bytes):
             progress.restart(
                 progress.match_index + 1
             )  # a lost append or reply: go back to what is known, which may be compacted
@@ -117,9 +118,7 @@ class Replication:
         if progress.next_index <= log.first_index or progress.needs_snapshot:
             progress.needs_snapshot = True
             if due:
-                self._sequence += 1
-                progress.last_sent = now
-                core.wire.send(peer, Heartbeat(core.term, self._sequence))
+                self._heartbeat(peer, progress, now)
             return
         if progress.probing:
             if now - progress.probe_sent >= core.timing.heartbeat_s:
@@ -131,8 +130,23 @@ class Replication:
             if not self._append(peer, progress, entries, now):
                 return
             due = False
-        if due:
+        if due and progress.in_flight:
+            self._heartbeat(peer, progress, now)
+        elif due:
             self._append(peer, progress, [], now)
+
+    def patience_s(self, size: int) -> float:
+        """How long ``size`` bytes may stay without an answer before they are sent again."""
+        return self._core.timing.election_max_s + size / SLOWEST_LINK_BYTES_S
+
+    def _heartbeat(self, peer: str, progress: Progress, now: float) -> None:
+        """Without a log position: it may overtake the entries or the snapshot that are on their way."""
+        core = self._core
+        self._sequence += 1
+        progress.last_sent = now
+        commit = min(int(core.engine.raftCommitIndex), progress.match_index)
+        if core.wire.send(peer, Heartbeat(core.term, self._sequence, commit)):
+            progress.sent_commit = max(progress.sent_commit, commit)
 
     def _take(self, next_index: int) -> list[tuple[bytes, int, int]]:
         log = self._core.log

@@ -221,7 +221,7 @@ class Snapshots:
                 return
             sending = self._sending[peer] = _Sending(newest, last_ack=now)
             core.count("snapshots_started")
-        if now - sending.last_ack > core.timing.election_max_s:
+        if now - sending.last_ack > self._replication.patience_s(sending.sent - sending.acked):
             sending.sent, sending.last_ack = sending.acked, now
         meta, total = sending.info.meta, sending.info.size_bytes
         while sending.sent < total and sending.sent - sending.acked < WINDOW_CHUNKS * CHUNK_BYTES:

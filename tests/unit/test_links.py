@@ -161,12 +161,12 @@ async def test_two_members_introduce_themselves_and_talk_both_ways_in_order():
     async with pair() as (one, other, _):
         await asyncio.gather(one.linked("n2"), other.linked("n1"))
         assert one.links.connected("n2")
-        sent = [Vote(1), Application(b"x" * 300_000), Heartbeat(2, 3), Application(b""), TermNotice(4)]
+        sent = [Vote(1), Application(b"x" * 300_000), Heartbeat(2, 3, 0), Application(b""), TermNotice(4)]
         assert all(one.links.send("n2", message) for message in sent)
         assert other.links.send("n1", Vote(9))
         await other.changes.until(lambda: len(other.messages) == 3 and len(other.applications) == 2)
         await one.changes.until(lambda: one.messages)
-        assert other.messages == [("n1", Vote(1)), ("n1", Heartbeat(2, 3)), ("n1", TermNotice(4))]
+        assert other.messages == [("n1", Vote(1)), ("n1", Heartbeat(2, 3, 0)), ("n1", TermNotice(4))]
         assert other.applications == [("n1", b"x" * 300_000), ("n1", b"")]
         assert one.messages == [("n2", Vote(9))]
         assert (one.links.info["n2"].client_address, one.links.info["n2"].http_address) == ("client-n2", "http-n2")
@@ -221,7 +221,7 @@ async def test_another_cluster_is_refused_and_told_why():
 @pytest.mark.parametrize(
     ("lie", "text"),
     [
-        ({"version": 2}, "peer protocol version 2, this node speaks 1"),
+        ({"version": 1}, "peer protocol version 1, this node speaks 2"),
         ({"version": None}, "peer protocol version None"),
         ({"cluster": "c2"}, "cluster id 'c2', this node belongs to 'c1'"),
         ({"to": "n3"}, "meant for node 'n3', this is 'n1'"),

@@ -151,7 +151,7 @@ def test_garbage_is_a_message_or_a_protocol_error(frame):
         (b"", "empty"),
         (b"\x00", "kind 0 with 0 bytes"),
         (b"\xff" + b"x" * 8, "kind 255 with 8 bytes"),
-        (wire(Heartbeat(1, 2))[4:-1], "kind 10 with 15 bytes"),
+        (wire(Heartbeat(1, 2, 3))[4:-1], "kind 10 with 23 bytes"),
         (b"\x01" + struct.pack("!QQQQQI", 1, 1, 1, 1, 1, 2**32 - 1), "malformed"),
         (b"\x01" + struct.pack("!QQQQQIQI", 1, 1, 1, 1, 1, 1, 1, 9) + b"x" * 8, "ends inside an entry"),
         (b"\x01" + struct.pack("!QQQQQI", 1, 1, 1, 1, 1, 0) + b"x", "1 bytes behind its last entry"),

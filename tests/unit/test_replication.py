@@ -87,6 +87,39 @@ def test_a_heartbeat_leaves_when_nothing_else_did_for_its_time():
     assert [indexes(one) for one in leader.pump()] == [[11]]
 
 
+def test_a_heartbeat_that_overtakes_entries_names_no_position_and_only_what_its_receiver_acknowledged():
+    leader = Leader(peers=("n2", "n3"))
+    leader.write(3, 3)
+    (first,) = leader.pump("n2")
+    leader.ack(leader.take("n3")[0], 13, peer="n3")
+    leader.commit(12)
+    leader.later(TIMING.heartbeat_s)
+    (heartbeat,) = leader.pump("n2")
+    assert (type(heartbeat), heartbeat.term, heartbeat.commit) == (Heartbeat, 3, 10)
+    assert heartbeat.sequence > first.sequence
+    leader.ack(first, 12)  # a part of it
+    leader.later(TIMING.heartbeat_s)
+    (heartbeat,) = leader.pump("n2")
+    assert (type(heartbeat), heartbeat.commit) == (Heartbeat, 11)
+    assert not leader.replication.announce_commit()
+    leader.ack(first, 13)
+    assert leader.replication.announce_commit()
+    assert [(one.prev_index, one.commit) for one in leader.take("n2")] == [(12, 12)]
+
+
+def test_a_large_flight_is_given_the_time_that_a_slow_link_needs(monkeypatch):
+    monkeypatch.setattr(replication_module, "SLOWEST_LINK_BYTES_S", 100)
+    leader = Leader()
+    leader.write(3, size=400)
+    leader.pump()
+    leader.later(TIMING.election_max_s + 4)
+    leader.pump()
+    assert leader.core.counters == {}
+    leader.later(0.01)
+    leader.pump()
+    assert leader.core.counters == {"flight_restarts": 1}
+
+
 def test_an_append_carries_a_bounded_number_of_entries_and_bytes(monkeypatch):
     leader = Leader()
     leader.write(*[3] * (APPEND_ENTRIES_MAX + 5))
@@ -107,7 +140,7 @@ def test_what_is_in_flight_is_bounded_and_heartbeats_go_on(monkeypatch):
     assert sum(len(payload) for one in sent for payload, _, _ in one.entries) == 120
     assert leader.pump() == []
     leader.later(TIMING.heartbeat_s)
-    assert [indexes(one) for one in leader.pump()] == [[]]
+    assert [type(one) for one in leader.pump()] == [Heartbeat]
     leader.ack(sent[0], indexes(sent[0])[-1] + 1)
     (more,) = leader.pump()
     assert indexes(more)[0] == indexes(sent[-1])[-1] + 1
@@ -277,7 +310,7 @@ def test_a_flight_without_an_answer_begins_again_from_what_is_known():
     leader.write(3, 3)
     (sent,) = leader.pump()
     leader.later(TIMING.election_max_s)
-    assert [indexes(one) for one in leader.pump()] == [[]]
+    assert [type(one) for one in leader.pump()] == [Heartbeat]
     assert leader.core.counters == {}
     leader.later(0.01)
     (probe,) = leader.pump()
