@@ -6,5 +6,5 @@ the network, the disk below :class:`persistence.files.Files`, the fork that writ
 
 Every choice comes from generators seeded by (seed, profile, number of nodes), every event from one queue that is ordered
 by (virtual time, order of creation), and nothing iterates in hash order, so the same seed gives the same trace, and the
-same trace hash, in any process. ``python -m chaos.sim --help`` says how to run it.
+same trace hash, in any process. ``raftkv sim --help`` says how to run it.
 """

@@ -55,6 +55,8 @@ class Result:
     recovery_s: float = 0.0
     """From the last fault to the next acknowledged write."""
     faults: Counter[str] = field(default_factory=Counter)
+    done: list[int] = field(default_factory=list)
+    """Numbers of the faults that happened; what cannot be done (a leader to isolate) does not."""
     guards: Counter[str] = field(default_factory=Counter)
     trace_hash: str = ""
     violation: str = ""
@@ -64,9 +66,10 @@ class Result:
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, profile: Profile, nodes: int) -> None:
+    def __init__(self, seed: int, profile: Profile, nodes: int, only_faults: frozenset[int] | None = None) -> None:
         self.seed = seed
         self.profile = profile
+        self.only_faults = only_faults
         self.label = f"{seed}/{profile.name}/{nodes}"
         self.timing = Timing()
         self.scheduler = Scheduler()
@@ -80,6 +83,8 @@ class World:
             self.members[node_id] = Member(self, node_id, self.ids)
         self.clients = [Client(self, number, KINDS[number % len(KINDS)]) for number in range(profile.clients)]
         self.faults: Counter[str] = Counter()
+        self.fault_number = 0
+        self.done: list[int] = []
         self.guards: Counter[str] = Counter()
         self.storming = False
         self.draining = False
@@ -166,13 +171,20 @@ class World:
     def _storm(self) -> None:
         if not self.storming or not self.profile.faults:
             return
+        # Everything that a fault depends on is drawn before it is left out, and its details from dice of its own:
+        # a plan without it changes no other.
+        self.fault_number = number = self.fault_number + 1
         kinds = list(self.profile.faults)
         kind = self.rng.choices(kinds, [self.profile.faults[one] for one in kinds])[0]
-        done = FAULTS[kind](self, self.rng)
-        if done:
-            self.faults[kind] += 1
-            self.note("fault", kind, done)
-        self.scheduler.after(self.profile.fault_gap_s * self.rng.expovariate(1.0), self._storm)
+        gap_s = self.profile.fault_gap_s * self.rng.expovariate(1.0)
+        if self.only_faults is None or number in self.only_faults:
+            dice = Random(f"{self.label}/fault/{number}")  # noqa: S311 -- seeded on purpose
+            done = FAULTS[kind](self, dice)
+            if done:
+                self.faults[kind] += 1
+                self.done.append(number)
+                self.note(f"fault {number}", kind, done)
+        self.scheduler.after(gap_s, self._storm)
 
     def _heal(self) -> None:
         self.storming = False
@@ -239,6 +251,7 @@ class World:
             reads=history.reads,
             recovery_s=self.recovery_s,
             faults=self.faults,
+            done=self.done,
             guards=self.guards,
             trace_hash=self._hash.hexdigest(),
             violation=violation,
@@ -277,10 +290,10 @@ def _steady_hash(node: Any) -> int:
     return zlib.crc32(node.id.encode())
 
 
-def simulate(seed: int, profile: str | Profile, nodes: int = 3) -> Result:
-    """One run, judged."""
+def simulate(seed: int, profile: str | Profile, nodes: int = 3, only_faults: frozenset[int] | None = None) -> Result:
+    """One run, judged. ``only_faults``: as :attr:`chaos.sim.plan.Plan.faults`."""
     with pinned():
-        world = World(seed, PROFILES[profile] if isinstance(profile, str) else profile, nodes)
+        world = World(seed, PROFILES[profile] if isinstance(profile, str) else profile, nodes, only_faults)
         violation = ""
         try:
             world.run()

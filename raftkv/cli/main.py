@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from chaos.sim.command import sim
 from raftkv.config import SETTINGS, Setting, load
 from raftkv.config_values import YesNo
 from raftkv.errors import ConfigError, RaftKVError
@@ -262,3 +263,7 @@ def _bench(
     print(bench.report(rows, as_json=as_json))
     failed = any(row["errors"] or not row["commands"] for row in rows)
     raise typer.Exit(1 if failed else 0)
+
+
+# --------------------------------------------------------------------------- sim
+app.command("sim")(sim)

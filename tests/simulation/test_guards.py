@@ -29,7 +29,7 @@ QUICK = (
     Case("commit-clip", "churn", range(1, 10), ("commit", "commit lost", "state machine safety", "halt")),
     Case("pre-vote", "rejoin", range(1, 6), ("deposed",)),
     Case("stickiness", "deaf", range(1, 6), ("deposed",)),
-    Case("snapshot-newer", "stale_snapshots", range(1, 13), ("acknowledged entries lost", "commit lost", "halt")),
+    Case("snapshot-newer", "stale_snapshots", range(20, 26), ("acknowledged entries lost", "commit lost", "halt")),
     Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
     Case("sessions", "crashes", range(1, 10), ("reply", "applied twice", "applied twice or lost")),
 )

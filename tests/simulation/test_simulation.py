@@ -20,7 +20,7 @@ SHORT = 0.35
 
 
 def explain(result: Result) -> str:
-    command = f"python -m chaos.sim --seeds {result.seed} --profile {result.profile} --nodes {result.nodes} --trace"
+    command = f"raftkv sim --seeds {result.seed} --profile {result.profile} --nodes {result.nodes} --trace"
     return "\n".join([result.violation, *result.tail[-60:], command])
 
 

@@ -1,0 +1,38 @@
+"""The options of ``raftkv sim``. They stand apart from what they start, so that ``raftkv --help`` need not load it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def sim(
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N|A..B", help="One seed, or all from A to B.")] = "1..20",
+    profile: Annotated[str, typer.Option("--profile", metavar="NAME,..", help="Kinds of weather, or all.")] = "all",
+    nodes: Annotated[int, typer.Option("--nodes", metavar="3|5", help="Size of the group.")] = 3,
+    off: Annotated[list[str] | None, typer.Option("--off", metavar="GUARD", help="Switch a guard off.")] = None,
+    clients: Annotated[int | None, typer.Option("--clients", help="Only so many of the profile's clients.")] = None,
+    storm: Annotated[float | None, typer.Option("--storm", metavar="SECONDS", help="Faults come for so long.")] = None,
+    faults: Annotated[
+        str | None, typer.Option("--faults", metavar="1-3,7", help="Only these faults, by their number in the trace.")
+    ] = None,
+    first: Annotated[bool, typer.Option("--first", help="Leave a profile at its first violation.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Print the end of each run's trace.")] = False,
+    trace_lines: Annotated[int, typer.Option("--trace-lines", help="How much of it.")] = 400,
+    hashes: Annotated[bool, typer.Option("--hashes", help="Print the hash of each run's trace.")] = False,
+    guards: Annotated[bool, typer.Option("--guards", help="Print how often each guard acted.")] = False,
+) -> None:
+    """Search a simulated group for schedules that break a promise: production code, virtual time, seeded faults.
+
+    Exit code 1 when one is found; each is printed with the command that shows it again.
+    """
+    from chaos.sim import plan, search
+
+    chosen = plan.Choice(
+        plan.parse_seeds(seeds), tuple(plan.parse_profiles(profile)), nodes, tuple(off or ()), clients, storm,
+        None if faults is None else plan.parse_faults(faults),
+    )  # fmt: skip
+    show = search.Show(trace=trace_lines if trace else 0, hashes=hashes, guards=guards)
+    found = search.search(chosen, show, first=first)
+    raise typer.Exit(1 if found else 0)
