@@ -81,7 +81,7 @@ class Checks:
         if known != value:
             raise Violation(
                 "state machine safety",
-                f"{member.id} applies entry {index} of term {term}, another was applied: {known}",
+                f"{member.id} applies entry {index} of term {term}, another one of term {known[0]} was applied",
             )
         if index != member.replica.core.applied + 1:
             raise Violation("order", f"{member.id} applies {index} after {member.replica.core.applied}")

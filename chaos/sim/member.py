@@ -95,8 +95,7 @@ class DelayedWriter:
     def start(self, index: int, term: int, extra: bytes, chunks: Callable[[], Iterable[bytes]]) -> None:
         content = list(chunks())
         self.running, self._finished = True, None
-        delay = 0.002 + self._member.rng.random() * 0.2
-        self._member.later(delay, self._write, SnapshotMeta(index, term, extra), content)
+        self._member.later(self._member.snapshot_s(), self._write, SnapshotMeta(index, term, extra), content)
 
     def _write(self, meta: SnapshotMeta, content: list[bytes]) -> None:
         try:
@@ -245,6 +244,10 @@ class Member:
     def fsync_s(self) -> float:
         """How long the next sync takes."""
         return self.world.profile.fsync_s * self.slow_disk * (0.5 + self.rng.random())
+
+    def snapshot_s(self) -> float:
+        """How long it takes to write the next snapshot."""
+        return 0.002 + self.rng.random() * 0.2
 
     def charge(self, seconds: float) -> None:
         """The event loop is busy for so long."""

@@ -1,0 +1,103 @@
+"""Golden scripts: each plays as its file says. ``REWRITE_SCRIPTS=1`` writes what they do now into the files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chaos.sim.guards import GUARDS
+from chaos.sim.script import VERBS, Block, ScriptError, difference, main, parse, played
+
+SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
+OFF = ".off.txt"
+"""A script that plays what its namesake does with a guard switched off, and on from where that makes a difference."""
+
+
+def blocks_of(path: Path) -> list[Block]:
+    return parse(path.read_text(encoding="utf-8"))[0]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_plays_as_it_is_written(path: Path):
+    if os.environ.get("REWRITE_SCRIPTS"):
+        main(["--rewrite", str(path)])
+    changed = difference(path)
+    assert not changed, (
+        f"{changed}\nIf that is right: REWRITE_SCRIPTS=1 pytest {Path(__file__).name}, and look at the diff"
+    )
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_violation_needs_a_guard_that_is_off(path: Path):
+    text = path.read_text(encoding="utf-8")
+    switches = [
+        word
+        for block in blocks_of(path)
+        for line in block.commands
+        if line.startswith("off ")
+        for word in line.split()[1:]
+    ]
+    assert bool(switches) == path.name.endswith(OFF)
+    if not switches:
+        assert "VIOLATION" not in text
+
+
+@pytest.mark.parametrize("path", [one for one in SCRIPTS if one.name.endswith(OFF)], ids=lambda path: path.name)
+def test_without_the_guard_the_same_schedule_ends_otherwise(path: Path):
+    """The commands are those of the script with the guard on, until their outcome differs."""
+    guarded = blocks_of(path.with_name(path.name.replace(OFF, ".txt")))
+    without = [block for block in blocks_of(path) if not block.commands[0].startswith("off ")]
+    for one, other in zip(guarded, without, strict=False):
+        assert one.commands == other.commands
+        if one.outcome != other.outcome:
+            return
+    pytest.fail("the outcome is the same with the guard and without")
+
+
+def test_a_changed_outcome_is_found(tmp_path):
+    path = tmp_path / "one.txt"
+    path.write_text("# two nodes\ncluster nodes=2\n\ncampaign n1\n", encoding="utf-8")
+    assert main(["--rewrite", str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# two nodes\ncluster nodes=2\n----\nn1 follower")
+    assert main([str(path)]) == 0
+    path.write_text(text.replace("n1 -> n2 pre-vote", "n1 -> n2 vote"), encoding="utf-8")
+    assert "+n1 -> n2 pre-vote term 1 last 1/0" in difference(path)
+    assert main([str(path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("campaign n1\n", "line 1: campaign n1: a script begins with a cluster"),
+        ("cluster nodes=1\n\ncrawl n1\n", "line 3: no verb 'crawl'"),
+        ("cluster nodes=1\n\ncrash n2\n", "'n2' is no node that runs, of n1"),
+        ("cluster nodes=2\n\ndeliver n1->n2\n", "no such message"),
+        ("cluster nodes=2\n\nsync n1\n", "no sync is under way at n1"),
+        ("cluster nodes=3\n\npartition n1 | n2 n3\nelect n1\n", "n1 was not elected"),
+    ],
+)
+def test_what_is_not_there_is_an_error_and_no_outcome(text, message):
+    with pytest.raises(ScriptError, match=message):
+        played(text)
+
+
+def test_every_verb_is_explained(capsys):
+    assert main(["--verbs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("`")[2].split()[0] for line in lines] == list(VERBS)
+
+
+def test_the_guards_that_scripts_name_exist():
+    named = {
+        word
+        for path in SCRIPTS
+        for block in blocks_of(path)
+        for line in block.commands
+        if line.startswith("off ")
+        for word in line.split()[1:]
+    }
+    assert named <= set(GUARDS)
+    assert named
