@@ -10,7 +10,7 @@ secret (HMAC-SHA256 over both nonces), before any frame of consensus is read:
     acceptor  u32 length | JSON {ok} or {error}
 
 Nothing is pickled, every length is bounded, and a link that cannot take more drops what it is given: consensus sends
-again what is still needed.
+again what is still needed. What leaves when is decided in :mod:`raftkv.consensus.lanes`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, cast
 
-from raftkv.consensus.messages import Application, FrameReader, Message, decode, encode
+from raftkv.consensus.lanes import Outbound
+from raftkv.consensus.messages import Application, FrameReader, Message, decode
 from raftkv.errors import ProtocolError
 
 MAGIC: Final = b"RAFTKV1\n"
 PROTOCOL_VERSION: Final = 2
 HANDSHAKE_BYTES_MAX: Final = 4096
 HANDSHAKE_S: Final = 2.0
-BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused)."""
 READ_BYTES: Final = 256 * 1024
 LIVENESS: Final = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5_000}
 """Seconds, and milliseconds for the last. A machine that lost its power sends no end of the connection: without these
@@ -117,7 +116,7 @@ class Links:
         self._rng = rng
         self.report = report
         self.info: dict[str, PeerInfo] = {peer: PeerInfo() for peer in addresses}
-        self._out: dict[str, asyncio.StreamWriter] = {}
+        self._out: dict[str, Outbound] = {}
         self._inbound: dict[str, tuple[str, _Framed, asyncio.StreamWriter]] = {}
         self._called = {peer: asyncio.Event() for peer in addresses}
         """Set when a peer has dialled us."""
@@ -143,29 +142,21 @@ class Links:
         await asyncio.gather(*self._tasks, *self._accepting, return_exceptions=True)
         if self._server is not None:
             self._server.close()
-        for writer in list(self._out.values()):
-            writer.close()
+        for link in list(self._out.values()):
+            link.close()
         for _, _, writer in list(self._inbound.values()):
             writer.close()
 
     # ------------------------------------------------------------ out
     def send(self, peer: str, message: Message) -> bool:
         """Queue a message; False when there is no link or its buffer is full."""
-        writer = self._out.get(peer)
-        if writer is None:
+        link = self._out.get(peer)
+        if link is None:
             return False
-        transport = writer.transport
-        if transport.is_closing():  # the reader has not noticed yet, and a closed transport raises
-            return False
-        if transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
+        sent = link.send(message)
+        if not sent and not link.transport.is_closing():
             self.dropped += 1
-            return False
-        parts = encode(message)
-        if len(parts) == 1:
-            transport.write(parts[0])
-        else:
-            transport.writelines(parts)
-        return True
+        return sent
 
     def address(self, peer: str) -> tuple[str, int]:
         """Where ``peer`` listens for other members."""
@@ -173,15 +164,15 @@ class Links:
 
     def connected(self, peer: str) -> bool:
         """Whether messages to ``peer`` can leave now."""
-        writer = self._out.get(peer)
-        return writer is not None and not writer.transport.is_closing()
+        link = self._out.get(peer)
+        return link is not None and not link.transport.is_closing()
 
     async def _dial_for_ever(self, peer: str) -> None:
         delay = REDIAL_MIN_S
         last = ""
         while True:
             try:
-                reader, writer = await self._dial(peer)
+                link = await self._dial(peer)
             except (TimeoutError, OSError, asyncio.IncompleteReadError, HandshakeError, ValueError) as error:
                 text = f"{type(error).__name__}: {error}"
                 if text != last and not isinstance(error, ConnectionError):
@@ -191,15 +182,13 @@ class Links:
                 delay = REDIAL_MIN_S if called else min(delay * 2, REDIAL_MAX_S)
                 continue
             delay, last = REDIAL_MIN_S, ""
-            self._out[peer] = writer
+            self._out[peer] = link
             self.on_link(peer, True)
             try:
-                await reader.read(1)  # nothing is ever sent on this side: it ends when the link does
-            except OSError:
-                pass
+                await link.ended
             finally:
                 self._out.pop(peer, None)
-                writer.close()
+                link.close()
                 self.on_link(peer, False)
 
     async def _called_within(self, peer: str, seconds: float) -> bool:
@@ -213,17 +202,17 @@ class Links:
         called.clear()
         return True
 
-    async def _dial(self, peer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _dial(self, peer: str) -> Outbound:
         host, port = self._addresses[peer]
         async with asyncio.timeout(HANDSHAKE_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 await self._introduce(peer, reader, writer)
+                _tune(writer)
+                return Outbound(reader, writer)
             except BaseException:
                 writer.close()
                 raise
-        _tune(writer)
-        return reader, writer
 
     async def _introduce(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonce = self._nonce()
@@ -366,7 +355,6 @@ def _tune(writer: asyncio.StreamWriter) -> None:
         for name, value in LIVENESS.items():
             if hasattr(socket, name):  # Linux
                 raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    writer.transport.set_write_buffer_limits(high=BUFFER_BYTES_MAX)
 
 
 def _ignore(*_: object) -> None:

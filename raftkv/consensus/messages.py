@@ -2,14 +2,19 @@
 
 A frame is ``u32 length | u8 kind | body`` (network order). No message relies on another one arriving: any of
 them may be lost, repeated or overtaken, on one connection or across reconnects.
+
+A large frame may travel in fragments, so that others can go in between. Each is a frame itself, its body
+``u32 total | u32 offset | bytes``: bytes ``[offset, offset + n)`` of the ``total`` bytes of kind and body. The fragments
+of a frame follow each other in order, and those of two frames are never mixed.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
 
 from raftkv.errors import ProtocolError
 
@@ -18,6 +23,10 @@ Entry: TypeAlias = tuple[bytes, int, int]
 
 MAX_FRAME_BYTES: Final = 640 * 1024 * 1024
 """Largest frame accepted: one command of the largest legal size and its envelope. Larger: the link is cut."""
+FRAGMENT_BYTES: Final = 128 * 1024
+"""What one fragment carries. A link of 10 Mbit/s sends it in a tenth of a second."""
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +184,7 @@ Message: TypeAlias = (
 
 _LENGTH: Final = struct.Struct("!I")
 _HEAD: Final = struct.Struct("!IB")
+_FRAGMENT: Final = struct.Struct("!II")
 _APPEND: Final = struct.Struct("!QQQQQI")
 _ENTRY: Final = struct.Struct("!QI")
 _CHUNK: Final = struct.Struct("!QQQQQ")
@@ -182,6 +192,7 @@ _CHUNK: Final = struct.Struct("!QQQQQ")
 _KIND_APPEND: Final = 1
 _KIND_CHUNK: Final = 2
 _KIND_APPLICATION: Final = 3
+_KIND_FRAGMENT: Final = 4
 
 _FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, ...]]]] = {
     10: (Heartbeat, struct.Struct("!QQQ"), ("term", "sequence", "commit")),
@@ -198,21 +209,31 @@ _FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, 
     21: (ReadIndexReply, struct.Struct("!QQQ"), ("request", "index", "now_ms")),
     22: (SnapshotAck, struct.Struct("!QQQ"), ("term", "index", "offset")),
 }
-_KIND_OF: Final[dict[object, int]] = {made: kind for kind, (made, _, _) in _FIXED.items()}
+
+
+def _values(names: tuple[str, ...]) -> Callable[[Message], tuple[Any, ...]]:
+    """The fields of a message as a tuple; attrgetter gives one field bare."""
+    return attrgetter(*names) if len(names) > 1 else lambda message: (getattr(message, names[0]),)
+
+
+_ENCODING_OF: Final[dict[object, tuple[bytes, struct.Struct, Callable[[Message], tuple[Any, ...]]]]] = {
+    made: (_HEAD.pack(1 + form.size, kind), form, _values(names)) for kind, (made, form, names) in _FIXED.items()
+}
 
 
 def encode(message: Message) -> list[bytes]:
     """The frame of ``message`` as buffers to be written one after the other (large payloads are not copied)."""
+    fixed = _ENCODING_OF.get(type(message))
+    if fixed is not None:
+        head, form, values = fixed
+        return [head + form.pack(*values(message))]
     if isinstance(message, AppendEntries):
         return _encode_append(message)
     if isinstance(message, Application):
         return [_HEAD.pack(1 + len(message.data), _KIND_APPLICATION), message.data]
-    if isinstance(message, SnapshotChunk):
-        head = _CHUNK.pack(message.term, message.index, message.last_term, message.total_bytes, message.offset)
-        return [_HEAD.pack(1 + len(head) + len(message.data), _KIND_CHUNK), head, message.data]
-    kind = _KIND_OF[type(message)]
-    _, form, names = _FIXED[kind]
-    return [_HEAD.pack(1 + form.size, kind) + form.pack(*[getattr(message, name) for name in names])]
+    assert isinstance(message, SnapshotChunk)
+    chunk = _CHUNK.pack(message.term, message.index, message.last_term, message.total_bytes, message.offset)
+    return [_HEAD.pack(1 + len(chunk) + len(message.data), _KIND_CHUNK), chunk, message.data]
 
 
 def _encode_append(message: AppendEntries) -> list[bytes]:
@@ -227,6 +248,37 @@ def _encode_append(message: AppendEntries) -> list[bytes]:
         size += _ENTRY.size + len(payload)
     parts[0] = _HEAD.pack(size, _KIND_APPEND)
     return parts
+
+
+def frame_bytes(parts: Sequence[bytes]) -> int:
+    """Length of an encoded frame, without the four bytes that say it."""
+    length: int = _LENGTH.unpack_from(parts[0])[0]
+    return length
+
+
+def fragments(parts: Sequence[bytes]) -> Iterator[list[Buffer]]:
+    """An encoded frame as fragments, each as buffers to be written one after the other (nothing is copied)."""
+    total, offset = frame_bytes(parts), 0
+    piece: list[Buffer] = []
+    room = FRAGMENT_BYTES
+    for part in (parts[0][_LENGTH.size :], *parts[1:]):
+        rest = memoryview(part)
+        while rest:
+            taken = rest[:room]
+            rest = rest[room:]
+            piece.append(taken)
+            room -= len(taken)
+            if not room:
+                yield _fragment(total, offset, piece, FRAGMENT_BYTES)
+                offset += FRAGMENT_BYTES
+                piece, room = [], FRAGMENT_BYTES
+    if piece:
+        yield _fragment(total, offset, piece, FRAGMENT_BYTES - room)
+
+
+def _fragment(total: int, offset: int, piece: list[Buffer], size: int) -> list[Buffer]:
+    length = 1 + _FRAGMENT.size + size
+    return [_HEAD.pack(length, _KIND_FRAGMENT) + _FRAGMENT.pack(total, offset), *piece]
 
 
 def decode(frame: memoryview | bytes) -> Message:
@@ -272,17 +324,23 @@ def _decode_append(body: memoryview) -> AppendEntries:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames. Bounded by MAX_FRAME_BYTES."""
+    """Cuts a byte stream into frames and puts those together that came in fragments. Bounded by MAX_FRAME_BYTES."""
 
-    __slots__ = ("_buffer", "_need", "_parts")
+    __slots__ = ("_buffer", "_need", "_parts", "_total", "_whole")
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._whole = bytearray()
+        """What is there of a frame of ``_total`` bytes that comes in fragments."""
+        self._total = 0
         self._parts: list[bytes] = []
         self._need = 0
 
     def feed(self, data: bytes) -> list[memoryview]:
-        """Frames (without length) completed by ``data``. Raises ProtocolError on an oversized one."""
+        """Frames (without length) completed by ``data``.
+
+        Raises ProtocolError on an oversized one, and on a fragment that does not go on where the last one ended.
+        """
         if self._need:
             self._need -= len(data)
             self._parts.append(data)
@@ -306,7 +364,30 @@ class FrameReader:
                 rest = data[at:]
                 self._parts, self._need, self._buffer = [rest], end - size, b""
                 return frames
-            frames.append(view[at + 4 : end])
+            if data[at + 4] != _KIND_FRAGMENT:
+                frames.append(view[at + 4 : end])
+            elif self._put_together(view[at + 5 : end]):
+                frames.append(memoryview(self._whole))
+                self._whole, self._total = bytearray(), 0
             at = end
         self._buffer = data[at:]
         return frames
+
+    def _put_together(self, body: memoryview) -> bool:
+        """Take in one fragment. True: its frame is complete."""
+        piece = body[_FRAGMENT.size :]
+        if not piece:
+            msg = f"fragment frame of {len(body)} bytes carries nothing"
+            raise ProtocolError(msg)
+        total: int
+        total, offset = _FRAGMENT.unpack_from(body)
+        there, expected = len(self._whole), self._total or total
+        if total != expected or offset != there or offset + len(piece) > total or total > MAX_FRAME_BYTES:
+            msg = (
+                f"fragment at {offset} with {len(piece)} bytes of a frame of {total}; "
+                f"{there} of {expected} are there, allowed are {MAX_FRAME_BYTES}"
+            )
+            raise ProtocolError(msg)
+        self._total = total
+        self._whole += piece
+        return len(self._whole) == total

@@ -11,15 +11,18 @@ from functools import wraps
 from random import Random
 
 import pytest
+import uvloop
 
+from raftkv.consensus import lanes as lanes_module
 from raftkv.consensus import links as links_module
 from raftkv.consensus.links import HANDSHAKE_BYTES_MAX, MAGIC, PROTOCOL_VERSION, Introduction, Links
-from raftkv.consensus.messages import Application, Heartbeat, TermNotice, Vote, encode
+from raftkv.consensus.messages import AppendEntries, Application, Heartbeat, TermNotice, Vote, encode
 
 LOOPBACK = "127.0.0.1"
 NOBODY = (LOOPBACK, 1)
 SECRET = b"secret"
 WAIT_S = 20
+LARGE_BYTES = 32 * 1024 * 1024
 
 
 def on_loop(test):
@@ -396,7 +399,7 @@ async def test_a_dialler_trusts_nobody_who_cannot_prove_himself_and_tries_again(
 # ------------------------------------------------------------------ bounds
 @on_loop
 async def test_a_link_that_cannot_take_more_drops_and_counts(monkeypatch):
-    monkeypatch.setattr(links_module, "BUFFER_BYTES_MAX", 100_000)
+    monkeypatch.setattr(lanes_module, "BUFFER_BYTES_MAX", 100_000)
     async with pair() as (one, other, _):
         await asyncio.gather(one.linked("n2"), other.linked("n1"))
         _, protocol, _ = other.links._inbound["n1"]
@@ -406,11 +409,30 @@ async def test_a_link_that_cannot_take_more_drops_and_counts(monkeypatch):
         while one.links.send("n2", message):
             sent += 1
         assert one.links.dropped == 1
-        assert one.links._out["n2"].transport.get_write_buffer_size() <= 100_000 + len(frame(message))
+        link = one.links._out["n2"]
+        assert link.queued_bytes + link.transport.get_write_buffer_size() <= 100_000 + len(frame(message))
         assert one.links.connected("n2")
         protocol._transport.resume_reading()
         await other.changes.until(lambda: len(other.applications) == sent)
         assert one.links.send("n2", message)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_heartbeat_overtakes_a_large_entry_on_a_real_connection(run):
+    async def check():
+        async with asyncio.timeout(WAIT_S), pair() as (one, other, _):
+            await asyncio.gather(one.linked("n2"), other.linked("n1"))
+            arrived = []
+            other.links.on_message = lambda _peer, message: (arrived.append(message), other.changes.note())
+            entries = [(b"x" * LARGE_BYTES, 8, 3)]
+            assert one.links.send("n2", AppendEntries(3, 1, 7, 7, 3, entries))
+            assert one.links.send("n2", AppendEntries(3, 2, 8, 8, 3, [(b"small", 9, 3)]))
+            assert one.links.send("n2", Heartbeat(3, 3, 7))
+            await other.changes.until(lambda: len(arrived) == 3)
+            assert [message.sequence for message in arrived] == [3, 1, 2]
+            assert arrived[1].entries == entries
+
+    run(check())
 
 
 @on_loop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from typing import get_args
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from raftkv.consensus.messages import (
     Vote,
     decode,
     encode,
+    fragments,
 )
 from raftkv.errors import ProtocolError
 
@@ -91,6 +93,99 @@ def test_a_frame_is_delivered_with_its_last_byte_and_not_before(sent):
         assert len(frames) == ((position + 1) in ends)
 
 
+# ------------------------------------------------------------------ fragments
+large = st.one_of(
+    st.builds(Application, st.binary(min_size=1, max_size=200)),
+    appends().filter(lambda message: message.entries),
+    st.builds(SnapshotChunk, u64, u64, u64, u64, u64, st.binary(min_size=1, max_size=200)),
+)
+
+
+def cut(message, size):
+    """The fragments of ``message``, each as it goes over the wire."""
+    with mock.patch.object(messages, "FRAGMENT_BYTES", size):
+        return [b"".join(piece) for piece in fragments(encode(message))]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(large, st.integers(1, 64), st.lists(any_message, max_size=3)), min_size=1, max_size=3),
+    st.lists(st.integers(1, 70), min_size=1),
+)
+def test_frames_in_fragments_come_out_whole_and_others_may_go_in_between(sent, sizes):
+    stream, expected = b"", []
+    for message, size, between in sent:
+        first, *rest = cut(message, size)
+        stream += first + b"".join(map(wire, between)) + b"".join(rest)
+        expected += [*between, message] if rest else [message, *between]
+    reader, got, at, turn = FrameReader(), [], 0, 0
+    while at < len(stream):
+        size = sizes[turn % len(sizes)]
+        got += [decode(frame) for frame in reader.feed(stream[at : at + size])]
+        at, turn = at + size, turn + 1
+    assert got == expected
+
+
+@settings(deadline=None)
+@given(large, st.integers(1, 300))
+def test_a_fragment_carries_no_more_than_it_may_and_nothing_twice(message, size):
+    pieces = cut(message, size)
+    frame = wire(message)[4:]
+    assert b"".join(piece[13:] for piece in pieces) == frame
+    assert [len(piece) - 13 for piece in pieces[:-1]] == [size] * (len(pieces) - 1)
+    assert 0 < len(pieces[-1]) - 13 <= size
+    assert all(int.from_bytes(piece[:4], "big") == len(piece) - 4 for piece in pieces)
+
+
+def fragment(total, offset, data):
+    return struct.pack("!IBII", 9 + len(data), 4, total, offset) + data
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [fragment(10, 1, b"x")],  # begins in the middle
+        [fragment(10, 0, b"x" * 11)],  # more than there is
+        [fragment(0, 0, b"x")],
+        [fragment(10, 0, b"")],  # would never end
+        [fragment(10, 0, b"x" * 4), fragment(10, 4, b"")],
+        [fragment(10, 0, b"x" * 4), fragment(10, 0, b"x" * 4)],  # repeated
+        [fragment(10, 0, b"x" * 4), fragment(10, 5, b"x" * 5)],  # a gap
+        [fragment(10, 0, b"x" * 4), fragment(10, 3, b"x" * 7)],  # an overlap
+        [fragment(10, 0, b"x" * 4), fragment(11, 4, b"x" * 7)],  # of another frame
+        [fragment(10, 0, b"x" * 4), fragment(10, 4, b"x" * 7)],
+        [fragment(MAX_FRAME_BYTES + 1, 0, b"x")],
+        [fragment(2**32 - 1, 0, b"x")],
+        [struct.pack("!IB", 1, 4)],
+        [struct.pack("!IBQ", 9, 4, 2**64 - 1)],
+    ],
+)  # fmt: skip
+def test_fragments_that_do_not_make_a_frame_are_refused(pieces):
+    reader = FrameReader()
+    for piece in pieces[:-1]:
+        assert reader.feed(piece) == []
+    with pytest.raises(ProtocolError, match="fragment"):
+        reader.feed(pieces[-1])
+
+
+def test_a_fragment_in_fragments_is_refused():
+    inner = fragment(10, 0, b"x")[4:]
+    (frame,) = FrameReader().feed(fragment(len(inner), 0, inner))
+    with pytest.raises(ProtocolError, match="kind 4"):
+        decode(frame)
+
+
+def test_a_frame_in_fragments_costs_what_arrived_of_it():
+    reader = FrameReader()
+    tracemalloc.start()
+    try:
+        assert reader.feed(fragment(MAX_FRAME_BYTES, 0, b"x" * 1000)) == []
+        assert tracemalloc.get_traced_memory()[1] < BYTES_MAX
+    finally:
+        tracemalloc.stop()
+
+
+# ------------------------------------------------------------------ what is refused
 @pytest.mark.parametrize("length", [0, MAX_FRAME_BYTES + 1, 2**32 - 1])
 @pytest.mark.parametrize("cut", [1, 3, 4])
 def test_a_length_out_of_bounds_is_refused_before_anything_is_kept(length, cut):
