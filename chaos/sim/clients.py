@@ -144,7 +144,9 @@ class Client:
         self.history.key(key).ceiling += 1
         if len(elements) >= LIST_MAX:
             self._list += 1
-        token = element.token.ljust(self.world.profile.value_bytes, b".")
+        profile = self.world.profile
+        large = profile.large_share and self.rng.random() < profile.large_share
+        token = element.token.ljust(profile.large_bytes if large else profile.value_bytes, b".")
         sequence = self._sequence if self.kind == "session" else 0
         return Operation(key, [b"RPUSH", key, token], sequence=sequence, element=element)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from unittest import mock
 
 from chaos.sim.member import TimedLog
+from chaos.sim.network import Network
 from raftkv.consensus.appends import AppendGuard
 from raftkv.consensus.core import Core
 from raftkv.consensus.durability import DurabilityGuard
@@ -161,6 +162,10 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "commit-clip": Guard(
         "a tail that was never compared with the leader's is committed", ((AppendGuard, "_agree", _agree_unclipped),)
+    ),
+    "lanes": Guard(
+        "heartbeats wait behind a large entry for so long that the leader is deposed",
+        ((Network, "_urgent", staticmethod(lambda _message: False)),),
     ),
     "pre-vote": Guard(
         "a node that was cut off comes back with a higher term and deposes the leader",

@@ -1,5 +1,8 @@
 """Links as TCP gives them to :mod:`raftkv.consensus.links`: one connection a direction, queued, breaking, half open.
 
+Where a profile limits the bandwidth, bulk waits its turn and takes its time, and what is urgent goes in between fragments
+(:mod:`raftkv.consensus.lanes`). Without a limit nothing ever waits, and everything arrives in the order of sending.
+
 A cut direction holds what is sent (TCP sends again) until it is healed or the connection is given up; what was in flight
 on a broken connection is lost, or arrives late, behind messages of the next one. ``loss``, ``duplicates`` and ``reorder``
 go beyond TCP: the messages promise not to rely on it.
@@ -12,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from raftkv.consensus.links import REDIAL_MAX_S, REDIAL_MIN_S
-from raftkv.consensus.messages import Message
+from raftkv.consensus.messages import FRAGMENT_BYTES, AppendEntries, Message, SnapshotChunk
 
 if TYPE_CHECKING:
     from chaos.sim.world import World
@@ -39,6 +42,10 @@ class Link:
     lost_before: int = 0
     """Messages of epochs below it never arrive."""
     last_arrival: float = 0.0
+    last_urgent_arrival: float = 0.0
+    """Of what overtook bulk."""
+    bulk_until: float = 0.0
+    """The line is busy so long with the bulk that was sent so far."""
     redial_s: float = REDIAL_MIN_S
     held: list[Message] = field(default_factory=list)
 
@@ -78,10 +85,13 @@ class Network:
             return
         profile = world.profile
         departure = max(world.scheduler.now, world.members[link.source].busy_until)
-        arrival = departure + (profile.latency_s + profile.jitter_s * rng.expovariate(1.0)) * link.slow
+        left, overtakes = self._leave(link, message, departure) if profile.bandwidth else (departure, False)
+        arrival = left + (profile.latency_s + profile.jitter_s * rng.expovariate(1.0)) * link.slow
         if not self.reorder or rng.random() >= self.reorder:
-            arrival = max(arrival, link.last_arrival)
-            link.last_arrival = arrival
+            if overtakes:
+                link.last_urgent_arrival = arrival = max(arrival, link.last_urgent_arrival)
+            else:
+                link.last_arrival = arrival = max(arrival, link.last_arrival, link.last_urgent_arrival)
         else:
             arrival += rng.random() * 0.3
         target = world.members[link.target]
@@ -89,6 +99,20 @@ class Network:
         if self.duplicates and rng.random() < self.duplicates:
             again = arrival + rng.choice((0.01, 0.3, 3.0)) * rng.random()
             world.scheduler.at(again, target.deliver, link, link.epoch, target.incarnation, message)
+
+    def _leave(self, link: Link, message: Message, departure: float) -> tuple[float, bool]:
+        """When all of ``message`` is on the line, and whether it overtakes bulk that is not."""
+        bandwidth = self._world.profile.bandwidth
+        waiting = max(0.0, link.bulk_until - departure)
+        if self._urgent(message):
+            return departure + min(waiting, FRAGMENT_BYTES / bandwidth), waiting > 0
+        link.bulk_until = departure + waiting + payload_bytes(message) / bandwidth
+        return link.bulk_until, False
+
+    @staticmethod
+    def _urgent(message: Message) -> bool:
+        """Whether it travels in the urgent lane."""
+        return not payload_bytes(message)
 
     # -- connections
     def dial_all(self, source: str) -> None:
@@ -109,6 +133,7 @@ class Network:
             link.redial_s = min(2 * link.redial_s, REDIAL_MAX_S)
             return
         link.up, link.dead, link.redial_s = True, False, REDIAL_MIN_S
+        link.bulk_until = 0.0
         source.link(link.target, up=True)
 
     def break_link(self, link: Link, epoch: int | None = None) -> None:
@@ -181,3 +206,10 @@ class Network:
                 self.break_link(link)
                 link.lost_before = link.epoch
                 link.last_arrival = 0.0
+
+
+def payload_bytes(message: Message) -> int:
+    """What a message carries of log or snapshot; 0 for all that is urgent."""
+    if type(message) is AppendEntries:
+        return sum(len(payload) for payload, _, _ in message.entries)
+    return len(message.data) if type(message) is SnapshotChunk else 0

@@ -40,6 +40,11 @@ class Profile:
     clients: int = 4
     think_s: float = 0.1
     value_bytes: int = 24
+    large_share: float = 0.0
+    """Share of list elements that have ``large_bytes`` instead."""
+    large_bytes: int = 1 << 20
+    bandwidth: int = 0
+    """Bytes of entries and snapshots that a link carries a second; 0: any number at once."""
     steady_leader: bool = False
     """None of the faults may cost the leader its office."""
 
@@ -60,6 +65,7 @@ _ALL: Final = (
     Profile("clocks", "clocks too fast, too slow, jumping", {"clock_jump": 4, "partition": 2, "isolate_leader": 2}, clock_rate=0.1),
     Profile("disks", "full, slow and failing disks", {"disk_full": 2, "slow_disk": 4, "power": 1, "power_at_operation": 1}, preallocate=True, segment_bytes=16 << 10),
     Profile("slow", "a network whose latency comes near the election timeout", {"slow_link": 3, "partition": 1, "break": 1}, latency_s=0.02, jitter_s=0.03),
+    Profile("bulk", "now and then a value that keeps a link busy for longer than a follower waits", {"isolate_follower": 1}, 3.0, bandwidth=1 << 20, large_share=0.1, clients=6, think_s=0.02, steady_leader=True),
     Profile("rejoin", "one follower cut off for long, and back", {"isolate_follower": 1}, 3.0, steady_leader=True),
     Profile("deaf", "one follower that speaks but cannot hear", {"deaf_follower": 1}, 3.0, steady_leader=True),
     Profile("bursts", "many writers, long pipelines, links that break", {"break": 5, "half_open": 1, "partition": 1}, 0.7, think_s=0.002, clients=8, latency_s=0.004, jitter_s=0.004, value_bytes=200),

@@ -28,9 +28,10 @@ QUICK = (
     Case("vote-sync", "blackout", range(1, 4), ("vote too early", "vote doubled", "term lost")),
     Case("truncation", "bursts", range(1, 6), ("acknowledged entries lost", "commit lost", "halt")),
     Case("commit-clip", "churn", range(1, 10), ("commit", "commit lost", "state machine safety", "halt")),
+    Case("lanes", "bulk", range(1, 4), ("deposed",)),
     Case("pre-vote", "rejoin", range(1, 6), ("deposed",)),
     Case("stickiness", "deaf", range(1, 6), ("deposed",)),
-    Case("snapshot-newer", "stale_snapshots", range(20, 26), ("acknowledged entries lost", "commit lost", "halt")),
+    Case("snapshot-newer", "stale_snapshots", range(10, 31), ("acknowledged entries lost", "commit lost", "halt")),
     Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
     Case("sessions", "crashes", range(1, 10), ("reply", "applied twice", "applied twice or lost")),
 )
