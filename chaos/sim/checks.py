@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from raftkv.consensus.messages import AppendEntries, AppendReply, Message, RequestVote, Vote
@@ -26,7 +27,9 @@ class Violation(BaseException):
 class Checks:
     """Sees every step of every node."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_leader: Callable[[Member, int], None] = lambda _member, _term: None) -> None:
+        """``on_leader`` is told of each node that begins to lead, and its term."""
+        self.on_leader = on_leader
         self.leaders: dict[int, str] = {}
         self.elections = 0
         self._votes: dict[tuple[str, int], str] = {}
@@ -141,6 +144,7 @@ class Checks:
 
     def _elected(self, member: Member, term: int) -> None:
         self.elections += 1
+        self.on_leader(member, term)
         other = self.leaders.setdefault(term, member.id)
         if other != member.id:
             raise Violation("two leaders", f"{other} and {member.id} in term {term}")

@@ -18,14 +18,17 @@ def sim(
         str | None, typer.Option("--faults", metavar="1-3,7", help="Only these faults, by their number in the trace.")
     ] = None,
     first: Annotated[bool, typer.Option("--first", help="Leave a profile at its first violation.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Print the end of each run's trace.")] = False,
-    trace_lines: Annotated[int, typer.Option("--trace-lines", help="How much of it.")] = 400,
+    shrink: Annotated[
+        int, typer.Option("--shrink", metavar="RUNS", help="Make the first violation of each kind smaller; 0: do not.")
+    ] = 80,
+    trace: Annotated[bool, typer.Option("--trace", help="Tell the story of each run.")] = False,
+    trace_lines: Annotated[int, typer.Option("--trace-lines", help="How many of its last messages to show.")] = 400,
     hashes: Annotated[bool, typer.Option("--hashes", help="Print the hash of each run's trace.")] = False,
     guards: Annotated[bool, typer.Option("--guards", help="Print how often each guard acted.")] = False,
 ) -> None:
     """Search a simulated group for schedules that break a promise: production code, virtual time, seeded faults.
 
-    Exit code 1 when one is found; each is printed with the command that shows it again.
+    Exit code 1 when one is found; it is made as small as it gets and printed with the command that shows it again.
     """
     from chaos.sim import plan, search
 
@@ -34,5 +37,5 @@ def sim(
         None if faults is None else plan.parse_faults(faults),
     )  # fmt: skip
     show = search.Show(trace=trace_lines if trace else 0, hashes=hashes, guards=guards)
-    found = search.search(chosen, show, first=first)
+    found = search.search(chosen, show, first=first, shrink_runs=shrink)
     raise typer.Exit(1 if found else 0)

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chaos.sim.plan import Plan
+from chaos.sim.shrink import Shrinker, Size, size
 from chaos.sim.world import Result
+
+Found = tuple[Plan, Result]
 
 NUMBERS: Final = ("virtual_s", "steps", "elections", "snapshots", "installed", "acknowledged", "unknown", "reads")
 """Fields of a result that are added up."""
@@ -17,7 +20,7 @@ HEADINGS: Final = (
     *("faults", "violated"),
 )
 TAIL_LINES: Final = 40
-"""Of the trace of each violation."""
+"""Of the trace, behind the story of a violation."""
 
 
 @dataclass(slots=True)
@@ -74,8 +77,36 @@ def counts(counter: Counter[str]) -> str:
     return " ".join(f"{kind}:{count}" for kind, count in sorted(counter.items()))
 
 
-def violation(plan: Plan, result: Result) -> str:
-    """The end of the trace, what was found, and how to see it again."""
-    tail: Sequence[str] = result.tail[-TAIL_LINES:]
-    found = f"VIOLATION {result.profile} seed {result.seed}: {result.violation}"
-    return "\n".join(["", *tail, found, f"  {plan.command()} --trace"])
+def violations(found: Sequence[Found]) -> str:
+    """A line for each kind of violation of each profile, with the seeds and the command for the first of them."""
+    groups: dict[tuple[str, str], list[Found]] = {}
+    for plan, result in found:
+        groups.setdefault((plan.profile, result.kind), []).append((plan, result))
+    lines = []
+    for (profile, _), group in groups.items():
+        plan, result = group[0]
+        lines += ["", f"VIOLATION {profile} seed {result.seed}: {result.violation}"]
+        if len(group) > 1:
+            lines.append(f"  also seeds {', '.join(str(one.seed) for _, one in group[1:])}")
+        lines.append(f"  {plan.command()} --trace")
+    return "\n".join(lines)
+
+
+def story(result: Result, lines: int = TAIL_LINES) -> str:
+    """What happened, from the beginning without messages, and the last steps with them."""
+    return "\n".join([*result.notes, "the last of it, with messages:", *result.tail[-lines:]])
+
+
+def shrunk(was: Size, shrinker: Shrinker) -> str:
+    """A violation in its smallest run, and the command that shows it again."""
+    plan, result = shrinker.plan, shrinker.result
+    return "\n".join(
+        (
+            "",
+            f"made smaller in {shrinker.runs} runs: {was}",
+            f"{'to':>29}: {size(plan, result)}",
+            story(result),
+            f"VIOLATION {result.profile} seed {result.seed}: {result.violation}",
+            f"  {plan.command()} --trace",
+        )
+    )

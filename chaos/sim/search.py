@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from chaos.sim.guards import switched_off
 from chaos.sim.plan import Choice, Plan
-from chaos.sim.report import Totals, counts, heading, row, violation
+from chaos.sim.report import Found, Totals, counts, heading, row, shrunk, story, violations
+from chaos.sim.shrink import Shrinker, size
 from chaos.sim.world import Result, simulate
-
-Found = tuple[Plan, Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Show:
     """What is printed beside the table."""
 
     trace: int = 0
-    """So many of each trace's last lines."""
+    """Tell the story of each run, with so many of its last messages."""
     hashes: bool = False
     guards: bool = False
 
@@ -36,8 +36,13 @@ def run_all(plans: Iterable[Plan]) -> Iterator[Found]:
         yield plan, run(plan)
 
 
-def search(choice: Choice, show: Show, *, first: bool) -> list[Found]:
-    """All runs with a violation; ``first``: at most one for each profile."""
+def search(choice: Choice, show: Show, *, first: bool, shrink_runs: int) -> list[Found]:
+    """All runs with a violation; ``first``: at most one for each profile.
+
+    Of each kind that a profile shows, the first is made smaller, with up to ``shrink_runs`` runs; not if the choice names
+    the faults, as the command for a run that was made smaller does.
+    """
+    logging.getLogger("pysyncobj").addHandler(logging.NullHandler())  # its alarms are what is looked for here
     failed: list[Found] = []
     total = Totals()
     print(heading())
@@ -48,7 +53,7 @@ def search(choice: Choice, show: Show, *, first: bool) -> list[Found]:
             if show.hashes:
                 print(f"{name} {result.seed} {result.trace_hash}")
             if show.trace:
-                print("\n".join(result.tail[-show.trace :]))
+                print(story(result, show.trace))
             if result.violation:
                 failed.append((plan, result))
                 if first:
@@ -60,6 +65,12 @@ def search(choice: Choice, show: Show, *, first: bool) -> list[Found]:
         print(row("total", total))
     if show.guards:
         print("guards that acted: " + counts(total.guards))
+    print(violations(failed), end="\n" if failed else "")
+    kinds: set[tuple[str, str]] = set()
     for plan, result in failed:
-        print(violation(plan, result))
+        if shrink_runs and choice.faults is None and (plan.profile, result.kind) not in kinds:
+            kinds.add((plan.profile, result.kind))
+            shrinker = Shrinker(plan, result, shrink_runs, run)
+            shrinker.shrink()
+            print(shrunk(size(plan, result), shrinker), flush=True)
     return failed

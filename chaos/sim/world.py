@@ -55,12 +55,19 @@ class Result:
     recovery_s: float = 0.0
     """From the last fault to the next acknowledged write."""
     faults: Counter[str] = field(default_factory=Counter)
-    done: list[int] = field(default_factory=list)
-    """Numbers of the faults that happened; what cannot be done (a leader to isolate) does not."""
+    done: dict[int, float] = field(default_factory=dict)
+    """Which faults happened, and when, in seconds of the storm; what cannot be done (a leader to isolate) does not."""
     guards: Counter[str] = field(default_factory=Counter)
     trace_hash: str = ""
     violation: str = ""
     tail: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """The whole trace without messages: faults, crashes, starts, leaders, and what was found."""
+
+    @property
+    def kind(self) -> str:
+        """Which promise was broken; empty when none was."""
+        return self.violation.partition(":")[0]
 
 
 class World:
@@ -73,7 +80,7 @@ class World:
         self.label = f"{seed}/{profile.name}/{nodes}"
         self.timing = Timing()
         self.scheduler = Scheduler()
-        self.checks = Checks()
+        self.checks = Checks(lambda member, term: self.note("leads", member.id, f"term {term}"))
         self.history = History()
         self.ids = [f"n{number}" for number in range(1, nodes + 1)]
         self.rng = Random(f"{self.label}/faults")  # noqa: S311 -- seeded on purpose
@@ -84,7 +91,9 @@ class World:
         self.clients = [Client(self, number, KINDS[number % len(KINDS)]) for number in range(profile.clients)]
         self.faults: Counter[str] = Counter()
         self.fault_number = 0
-        self.done: list[int] = []
+        self.done: dict[int, float] = {}
+        self.notes: list[str] = []
+        self._storm_began = 0.0
         self.guards: Counter[str] = Counter()
         self.storming = False
         self.draining = False
@@ -97,6 +106,7 @@ class World:
     def note(self, kind: str, where: str, text: str) -> None:
         """A line of the trace."""
         line = f"{self.scheduler.now:10.6f} {where:>9} {kind}: {text}"
+        self.notes.append(line)
         self._tail.append(line)
         self._hash.update(line.encode())
 
@@ -144,6 +154,7 @@ class World:
         self._require(self.leader() is not None, "no progress", "no leader after the start")
         steady = self._leadership()
         self.storming = True
+        self._storm_began = self.scheduler.now
         self.scheduler.after(0.0, self._storm)
         self.scheduler.run_until(self.scheduler.now + self.profile.storm_s)
         self._heal()
@@ -182,7 +193,7 @@ class World:
             done = FAULTS[kind](self, dice)
             if done:
                 self.faults[kind] += 1
-                self.done.append(number)
+                self.done[number] = self.scheduler.now - self._storm_began
                 self.note(f"fault {number}", kind, done)
         self.scheduler.after(gap_s, self._storm)
 
@@ -256,6 +267,7 @@ class World:
             trace_hash=self._hash.hexdigest(),
             violation=violation,
             tail=list(self._tail),
+            notes=self.notes,
         )
 
 
