@@ -135,7 +135,7 @@ class Checks:
             one.id
             for one in leader.world.members.values()
             if one.up
-            and one.replica.core.applied < index
+            and (one is leader or one.replica.core.applied < index)
             and not (one.durable_index() >= index and one.log.term_at(index) == term)
         ]
         if 2 * len(lacking) >= len(leader.world.members):

@@ -59,8 +59,14 @@ def _pass_on_in_any_term(self: DurabilityGuard) -> None:
     _on_durable(self)
 
 
+def _count_own_copy_at_once(self: DurabilityGuard, peer: str) -> None:
+    with mock.patch.object(type(self._core.log), "durable_index", property(lambda log: log.last_index)):
+        _pass_on(self, peer)
+
+
 # -- log and replies
 _on_durable = DurabilityGuard.on_durable
+_pass_on = DurabilityGuard._pass_on
 _on_reply = Replication.on_reply
 _on_vote = ElectionGuard.on_vote
 
@@ -145,6 +151,10 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "follower-durability": Guard(
         "a follower acknowledges what it may forget", ((DurabilityGuard, "reply", _reply_at_once),)
+    ),
+    "leader-durability": Guard(
+        "a leader counts its own copy of an entry before it is on its disk",
+        ((DurabilityGuard, "_pass_on", _count_own_copy_at_once),),
     ),
     "vote-sync": Guard(
         "a vote is forgotten and given again", ((JournalAdapter, "setCurrentTerm", _set_term_unsynced),)
