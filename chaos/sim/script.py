@@ -40,7 +40,7 @@ from typing import Final
 from unittest import mock
 
 from chaos.sim.guards import GUARDS, switched_off
-from chaos.sim.stage import Actor, Flight, Stage, entry_text
+from chaos.sim.stage import Actor, Flight, Stage, counted, entry_text
 from chaos.sim.world import pinned
 from raftkv.consensus import replica, replication
 
@@ -49,6 +49,8 @@ QUIET_S: Final = 0.025
 """``settle`` ends when so much time has passed without a message: every node has ticked meanwhile."""
 SETTLE_ROUNDS_MAX: Final = 400
 STEP_S: Final = 0.01
+NOTE_LINES: Final = 60
+"""With an error: so much of what was played before."""
 ELECTIONS: Final = frozenset({"pre-vote", "pre-vote-granted", "request-vote", "vote", "term-notice"})
 ELECTION_ATTEMPTS: Final = 4
 """Voters may hear a leader yet, and a candidate in an old term learns of the newer one first."""
@@ -322,7 +324,7 @@ def drop(script: Script, arguments: Arguments) -> list[str]:
     """``drop MESSAGES``: they are lost."""
     found = script.choose(arguments)
     script.stage.network.flights = [one for one in script.stage.network.flights if one not in found]
-    return [f"lost: {one}" for one in found]
+    return counted(f"lost: {one}" for one in found)
 
 
 @verb
@@ -331,7 +333,7 @@ def hold(script: Script, arguments: Arguments) -> list[str]:
     found = script.choose(arguments)
     for one in found:
         one.held = True
-    return [f"held: {one}" for one in found]
+    return counted(f"held: {one}" for one in found)
 
 
 @verb
@@ -339,13 +341,13 @@ def duplicate(script: Script, arguments: Arguments) -> list[str]:
     """``duplicate MESSAGES``: each is under way a second time, and the second is held."""
     found = script.choose(arguments)
     script.stage.network.flights += [Flight(one.source, one.target, one.message, held=True) for one in found]
-    return [f"held, a second time: {one}" for one in found]
+    return counted(f"held, a second time: {one}" for one in found)
 
 
 @verb
 def flights(script: Script, _arguments: Arguments) -> list[str]:
     """``flights``: the messages under way."""
-    return [f"{one} (held)" if one.held else str(one) for one in script.stage.network.flights] or ["none"]
+    return counted(f"{one} (held)" if one.held else str(one) for one in script.stage.network.flights) or ["none"]
 
 
 # ------------------------------------------------------------ clients
@@ -448,7 +450,11 @@ def played(text: str) -> str:
         stack.enter_context(mock.patch.object(replica, "MARK_BYTES", 1))
         script = Script(stack)
         for block in blocks:
-            lines += [*block.text, *block.commands, RULE, *script.play(block), ""]
+            try:
+                lines += [*block.text, *block.commands, RULE, *script.play(block), ""]
+            except ScriptError as error:
+                error.add_note("\n".join(lines[-NOTE_LINES:]))
+                raise
     return "\n".join([*lines[:-1], "", *rest]).rstrip("\n") + "\n"
 
 
@@ -475,7 +481,7 @@ def main(argv: list[str] | None = None) -> int:
             if options.rewrite:
                 path.write_text(played(path.read_text(encoding="utf-8")), encoding="utf-8")
         except ScriptError as error:
-            found = f"{path}: {error}"
+            found = "\n".join([*error.__notes__, f"{path}: {error}"])
         changed += bool(found)
         print(found or f"{path}: as written")
     return int(bool(changed) and not options.rewrite)

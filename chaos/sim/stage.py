@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -305,15 +305,15 @@ class Stage:
 
     def report(self, *, messages: bool = True) -> list[str]:
         """What changed since the last call: states, messages sent, answers to clients, violations."""
-        lines = []
+        changed: dict[str, list[str]] = {}
         for node_id, member in self.members.items():
             state = member.state()
             if self._states.get(node_id) != state:
                 self._states[node_id] = state
-                lines.append(f"{node_id} {state}")
+                changed.setdefault(state, []).append(node_id)
+        lines = [f"{','.join(nodes)} {state}" for state, nodes in changed.items()]
         if messages:
-            for line, count in Counter(map(str, self.sent)).items():
-                lines.append(line if count == 1 else f"{line} ({count} times)")
+            lines += counted(map(str, self.sent))
         lines += self._answers + self.violations
         self.sent, self._answers, self.violations = [], [], []
         return lines
@@ -367,6 +367,11 @@ class Stage:
 
 
 # -- words for things
+def counted(lines: Iterable[str]) -> list[str]:
+    """Each line once, with how often it was there."""
+    return [line if count == 1 else f"{line} ({count} times)" for line, count in Counter(lines).items()]
+
+
 def kind_of(message: Message) -> str:
     """``AppendEntries`` is ``append-entries``."""
     name = type(message).__name__
