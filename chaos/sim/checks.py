@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from raftkv.consensus.messages import AppendEntries, AppendReply, Message, RequestVote, Vote
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
 
 COMPARED_MAX: Final = 2000
 """Newest committed entries that a new leader's log is compared with."""
+
+_looks: Final = attrgetter(
+    "engine._SyncObj__raftCurrentTerm",
+    "engine._SyncObj__raftState",
+    "engine._SyncObj__raftCommitIndex",
+    "engine._SyncObj__raftLastApplied",
+    "log.last_index",
+    "halted",
+)
+"""All of a member's core that :meth:`Checks.after` judges, in one call: it is asked after every step."""
 
 
 class Violation(BaseException):
@@ -40,6 +51,8 @@ class Checks:
         self._progress: dict[str, tuple[int, int]] = {}
         self._leading: dict[str, int] = {}
         self._acknowledged: dict[str, tuple[int, int]] = {}
+        self._found_good: dict[str, tuple[object, ...]] = {}
+        """How each member looked when nothing was wrong: as long as it looks the same, nothing is."""
         self.highest = 0
 
     # -- events
@@ -63,6 +76,7 @@ class Checks:
             )
         before = self._acknowledged.get(member.id, (0, 0))
         self._acknowledged[member.id] = max(before, (term, index))
+        self._found_good.pop(member.id, None)
 
     def _vote(self, member: Member, term: int, candidate: str) -> None:
         first = self._votes.setdefault((member.id, term), candidate)
@@ -94,10 +108,14 @@ class Checks:
         """A node recovered; what it knew of commits is not durable."""
         self._progress[member.id] = (0, 0)
         self._leading.pop(member.id, None)
+        self._found_good.pop(member.id, None)
 
     def after(self, member: Member) -> None:
         """After each step of a node."""
         core = member.replica.core
+        looks = _looks(core)
+        if looks == self._found_good.get(member.id):
+            return
         if core.halted:
             if not (member.disk_faulted or member.rotten):
                 raise Violation("halt", f"{member.id} stopped: {core.halted}")
@@ -117,6 +135,7 @@ class Checks:
         if core.engine.is_leader and self._leading.get(member.id) != term:
             self._leading[member.id] = term
             self._elected(member, term)
+        self._found_good[member.id] = looks
 
     def _progressed(self, member: Member, before: tuple[int, int], now: tuple[int, int]) -> None:
         if now[0] < before[0] or now[1] < before[1]:

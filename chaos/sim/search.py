@@ -24,16 +24,16 @@ class Show:
     guards: bool = False
 
 
-def run(plan: Plan) -> Result:
-    """The same plan gives the same result, in any process."""
+def run(plan: Plan, lines: int = 0) -> Result:
+    """The same plan gives the same result, in any process. ``lines``: as for :func:`simulate`."""
     with switched_off(plan.off):
-        return simulate(plan.seed, plan.weather(), plan.nodes, plan.faults)
+        return simulate(plan.seed, plan.weather(), plan.nodes, plan.faults, lines=lines)
 
 
-def run_all(plans: Iterable[Plan]) -> Iterator[Found]:
+def run_all(plans: Iterable[Plan], lines: int) -> Iterator[Found]:
     """Results in the order of the plans."""
     for plan in plans:
-        yield plan, run(plan)
+        yield plan, run(plan, lines)
 
 
 def search(choice: Choice, show: Show, *, first: bool, shrink_runs: int) -> list[Found]:
@@ -48,7 +48,7 @@ def search(choice: Choice, show: Show, *, first: bool, shrink_runs: int) -> list
     print(heading())
     for name in choice.profiles:
         part, begun = Totals(), time.perf_counter()
-        for plan, result in run_all(choice.plans(name)):
+        for plan, result in run_all(choice.plans(name), show.trace):
             part.add(result)
             if show.hashes:
                 print(f"{name} {result.seed} {result.trace_hash}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ from chaos.sim.member import Member
 from chaos.sim.network import Network
 from chaos.sim.profiles import PROFILES, Profile
 from chaos.sim.scheduler import START_S, Scheduler
+from chaos.sim.trace import Trace, line
 from raftkv.consensus import engine, replica, seams, snapshots
 from raftkv.consensus.core import Timing
-from raftkv.consensus.messages import AppendEntries, Message, SnapshotChunk
+from raftkv.consensus.messages import Message
 
 WARM_UP_S: Final = 2.0
 PROGRESS_S: Final = 5.0
@@ -29,7 +30,8 @@ PROGRESS_S: Final = 5.0
 DRAIN_S: Final = 9.0
 """After the last request, all nodes must be equal within so long."""
 SETTLED_POLL_S: Final = 0.25
-TAIL_LINES: Final = 100_000
+VIOLATION_LINES: Final = 400
+"""Of the trace, with each violation."""
 MARK_BYTES: Final = 512
 CHUNK_BYTES: Final = 1500
 """Small, so that compaction and chunked transfer happen with little data."""
@@ -61,6 +63,7 @@ class Result:
     trace_hash: str = ""
     violation: str = ""
     tail: list[str] = field(default_factory=list)
+    """The newest lines of the trace: as many as were asked for, and at least some when there is a violation."""
     notes: list[str] = field(default_factory=list)
     """The whole trace without messages: faults, crashes, starts, leaders, and what was found."""
 
@@ -99,22 +102,17 @@ class World:
         self.draining = False
         self.recovery_s = 0.0
         self.snapshots = 0
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._hash = hashlib.blake2b(digest_size=16)
+        self.trace = Trace()
 
     # -- the trace
     def note(self, kind: str, where: str, text: str) -> None:
         """A line of the trace."""
-        line = f"{self.scheduler.now:10.6f} {where:>9} {kind}: {text}"
-        self.notes.append(line)
-        self._tail.append(line)
-        self._hash.update(line.encode())
+        self.trace.note(self.scheduler.now, kind, where, text)
+        self.notes.append(line(self.scheduler.now, where, kind, text))
 
     def trace_message(self, source: str, target: str, message: Message) -> None:
         """A message that is being delivered."""
-        line = f"{self.scheduler.now:10.6f} {source} > {target}  {describe(message)}"
-        self._tail.append(line)
-        self._hash.update(line.encode())
+        self.trace.message(self.scheduler.now, source, target, message)
 
     # -- what faults use
     def leader(self) -> Member | None:
@@ -242,8 +240,8 @@ class World:
         return f"{member.id} {role} t{core.term} applied {core.applied} of {member.log.last_index} {core.halted}"
 
     # -- the end
-    def result(self, violation: str) -> Result:
-        """What there is to say about the run."""
+    def result(self, violation: str, lines: int) -> Result:
+        """What there is to say about the run, with so many lines of the trace."""
         for member in self.members.values():
             self._collect(member)
         history = self.history
@@ -264,21 +262,11 @@ class World:
             faults=self.faults,
             done=self.done,
             guards=self.guards,
-            trace_hash=self._hash.hexdigest(),
+            trace_hash=self.trace.digest(),
             violation=violation,
-            tail=list(self._tail),
+            tail=self.trace.lines(max(lines, VIOLATION_LINES) if violation else lines),
             notes=self.notes,
         )
-
-
-def describe(message: Message) -> str:
-    """One line, without payloads and without what depends on the compressor's version."""
-    if type(message) is AppendEntries:
-        m = message
-        return f"append t{m.term} #{m.sequence} after {m.prev_index}/t{m.prev_term} +{len(m.entries)} commit {m.commit}"
-    if type(message) is SnapshotChunk:
-        return f"snapshot t{message.term} {message.index}/t{message.last_term} at {message.offset}"
-    return repr(message)
 
 
 @contextmanager
@@ -302,14 +290,43 @@ def _steady_hash(node: Any) -> int:
     return zlib.crc32(node.id.encode())
 
 
-def simulate(seed: int, profile: str | Profile, nodes: int = 3, only_faults: frozenset[int] | None = None) -> Result:
-    """One run, judged. ``only_faults``: as :attr:`chaos.sim.plan.Plan.faults`."""
-    with pinned():
-        world = World(seed, PROFILES[profile] if isinstance(profile, str) else profile, nodes, only_faults)
-        violation = ""
-        try:
-            world.run()
-        except Violation as found:
-            violation = str(found)
-            world.note("VIOLATION", "", violation)
-        return world.result(violation)
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """A run makes few cycles, so looking for them all the time costs more than it frees: it is done once, after it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def simulate(
+    seed: int,
+    profile: str | Profile,
+    nodes: int = 3,
+    only_faults: frozenset[int] | None = None,
+    *,
+    lines: int = 0,
+) -> Result:
+    """One run, judged. ``only_faults``: as :attr:`chaos.sim.plan.Plan.faults`.
+
+    ``lines``: how much of the trace is wanted even without a violation.
+    """
+    weather = PROFILES[profile] if isinstance(profile, str) else profile
+    with pinned(), without_collection():
+        return _simulate(World(seed, weather, nodes, only_faults), lines)
+
+
+def _simulate(world: World, lines: int) -> Result:
+    violation = ""
+    try:
+        world.run()
+    except Violation as found:
+        violation = str(found)
+        world.note("VIOLATION", "", violation)
+    return world.result(violation, lines)
