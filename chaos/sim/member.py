@@ -79,7 +79,7 @@ class TimedLog(Log):
     def _ended(self) -> None:
         self._round_running = False
         self.member.replica.on_durable()
-        if self._round_wanted:
+        if self._round_wanted and self.buffered_count:  # otherwise the report that was wanted is the one just made
             self.request_sync()
 
 
@@ -289,7 +289,8 @@ class Member:
             return
         world.trace_message(link.source, self.id, message)
         self.call(self.replica.receive, link.source, message)
-        self.schedule_tick()
+        if self.replica.core.wants_tick:
+            self.schedule_tick()
 
     def schedule_tick(self) -> None:
         if not self._tick_pending:
@@ -354,7 +355,6 @@ class Member:
             answer(None if error is not None else result[0], error)
 
         self.call(self.replica.propose, header(stamp_ms) + group, applied)
-        self.schedule_tick()
 
     def read(self, command: list[bytes], done: Done) -> None:
         """A linearizable read; ``done`` gets the reply, later, or an error."""

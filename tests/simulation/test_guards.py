@@ -32,9 +32,9 @@ QUICK = (
     Case("lanes", "bulk", range(1, 4), ("deposed",)),
     Case("pre-vote", "rejoin", range(1, 6), ("deposed",)),
     Case("stickiness", "deaf", range(1, 6), ("deposed",)),
-    Case("snapshot-newer", "stale_snapshots", range(10, 31), ("acknowledged entries lost", "commit lost", "halt")),
+    Case("snapshot-newer", "stale_snapshots", range(1, 21), ("acknowledged entries lost", "commit lost", "halt")),
     Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
-    Case("sessions", "crashes", range(1, 10), ("reply", "applied twice", "applied twice or lost")),
+    Case("sessions", "crashes", range(1, 16), ("reply", "applied twice", "applied twice or lost", "stale read")),
 )
 SLOW = (
     Case("acknowledged-term", "minority", range(1, 41), ("commit without a majority", "lost write"), nodes=5),
