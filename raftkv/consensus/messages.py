@@ -23,6 +23,9 @@ Entry: TypeAlias = tuple[bytes, int, int]
 
 MAX_FRAME_BYTES: Final = 640 * 1024 * 1024
 """Largest frame accepted: one command of the largest legal size and its envelope. Larger: the link is cut."""
+ENTRY_BYTES_MAX: Final = MAX_FRAME_BYTES - 1024 * 1024
+"""Largest log entry, and largest request that a follower forwards: in a frame alone it fits with all that goes before it.
+A larger one would be in the leader's log and never get to a follower."""
 FRAGMENT_BYTES: Final = 128 * 1024
 """What one fragment carries. A link of 10 Mbit/s sends it in a tenth of a second."""
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from raftkv.consensus.messages import ENTRY_BYTES_MAX
 from raftkv.errors import BusyError, RaftKVError
 from raftkv.machine.batch import DIGEST, TICK, Group, encode_group, header, plain
 from raftkv.protocol.encoder import encode_commands
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 ENTRIES_IN_FLIGHT: Final = 1
 """Entries proposed and not applied; what comes meanwhile waits and forms the next. More gives smaller entries."""
 FULL_ENTRIES_IN_FLIGHT: Final = 16
-"""Full entries gain nothing by waiting: so many may be on their way."""
+"""Full entries gain nothing by waiting: so many may be on their way, as long as their bytes are below the bound."""
 ENTRY_COMMANDS_MAX: Final = 1024
 """One entry takes about so many commands: while a follower applies it (1 to 2 ms), it acknowledges nothing else."""
 
@@ -58,14 +59,17 @@ class Proposer:
         self._account = account
         self._waiting: deque[Ticket] = deque()
         self._waiting_bytes = self._waiting_commands = 0
-        self._in_flight = 0
+        self._in_flight = self._in_flight_bytes = 0
         self._scheduled = False
 
     def add(self, ticket: Ticket) -> None:
-        """Queue a ticket. It fails as busy, definitely not done, when too much is waiting already."""
+        """Queue a ticket. It fails, definitely not done, when it is too large or too much is waiting already."""
         if ticket.raw is None:
             ticket.raw = encode_commands(ticket.commands)
         size = len(ticket.raw)
+        if size > ENTRY_BYTES_MAX:
+            ticket.fail(too_large(size))
+            return
         if self._waiting_bytes + size > self._pending_bytes_max and self._waiting:
             ticket.fail(BusyError(f"{self._waiting_bytes} bytes of writes are waiting (max_pending_bytes)"))
             return
@@ -79,7 +83,12 @@ class Proposer:
     def _flush(self) -> None:
         self._scheduled = False
         while self._waiting and (
-            self._in_flight < ENTRIES_IN_FLIGHT or (self._full and self._in_flight < FULL_ENTRIES_IN_FLIGHT)
+            self._in_flight < ENTRIES_IN_FLIGHT
+            or (
+                self._full
+                and self._in_flight < FULL_ENTRIES_IN_FLIGHT
+                and self._in_flight_bytes < self._pending_bytes_max
+            )
         ):
             self._propose(self._take())
 
@@ -128,11 +137,15 @@ class Proposer:
         self._machine.prepare(entry, commands)
         self._metrics.observe_batch(sum(map(len, commands)), len(entry))
         self._in_flight += 1
-        self._replicator.propose(entry, _Answer(self, owners, self._account.monotonic()))
+        self._in_flight_bytes += len(entry)
+        self._replicator.propose(entry, _Answer(self, owners, len(entry), self._account.monotonic()))
 
-    def applied(self, owners: list[list[Ticket]], started: float, results: Any, error: RaftKVError | None) -> None:
-        """The entry's outcome arrived: answer everybody in order, then go on with what waited."""
+    def applied(
+        self, owners: list[list[Ticket]], size: int, started: float, results: Any, error: RaftKVError | None
+    ) -> None:
+        """The outcome of an entry of ``size`` bytes arrived: answer everybody in order, then go on with what waited."""
         self._in_flight -= 1
+        self._in_flight_bytes -= size
         if error is None:
             for tickets, result in zip(owners, results, strict=True):
                 _answer(tickets, result)
@@ -160,15 +173,16 @@ class Proposer:
 class _Answer:
     """The callback of one entry (an object with slots is cheaper than a closure)."""
 
-    __slots__ = ("_owners", "_proposer", "_started")
+    __slots__ = ("_owners", "_proposer", "_size", "_started")
 
-    def __init__(self, proposer: Proposer, owners: list[list[Ticket]], started: float) -> None:
+    def __init__(self, proposer: Proposer, owners: list[list[Ticket]], size: int, started: float) -> None:
         self._proposer = proposer
         self._owners = owners
+        self._size = size
         self._started = started
 
     def __call__(self, results: object, error: RaftKVError | None) -> None:
-        self._proposer.applied(self._owners, self._started, results, error)
+        self._proposer.applied(self._owners, self._size, self._started, results, error)
 
 
 def _close(
@@ -194,6 +208,11 @@ def _answer(tickets: list[Ticket], result: Any) -> None:
         count = len(ticket.commands)
         ticket.answer(result[at : at + count])
         at += count
+
+
+def too_large(size: int) -> RaftKVError:
+    """The refusal of commands that no member could send to another."""
+    return RaftKVError(f"commands of {size} bytes, {ENTRY_BYTES_MAX} are the most for one log entry; send less at once")
 
 
 def tick_group() -> Group:

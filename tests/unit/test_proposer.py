@@ -11,6 +11,7 @@ from raftkv.machine.batch import DIGEST, OPEN, PLAIN, TICK, TXN, Group, groups, 
 from raftkv.machine.machine import StateMachine
 from raftkv.protocol.encoder import encode_commands
 from raftkv.protocol.replies import OK
+from raftkv.server import proposer as proposer_module
 from raftkv.server.proposer import (
     ENTRY_COMMANDS_MAX,
     FULL_ENTRIES_IN_FLIGHT,
@@ -262,6 +263,36 @@ def test_one_ticket_larger_than_the_bound_is_taken_when_nothing_waits():
     world.turn()
     world.commit()
     assert large.got == [[OK]]
+
+
+def test_full_entries_wait_when_too_many_bytes_are_on_their_way():
+    size = len(encode_commands([[b"SET", b"k", b"v"]]))
+    world = World(entry_bytes_max=size, pending_bytes_max=3 * size)
+    world.add(*[sets(b"abc"[at : at + 1]) for at in range(3)])
+    world.turn()
+    world.add(*[sets(b"def"[at : at + 1]) for at in range(3)])
+    world.turn()
+    # Heads count as well, so two entries reach the bound.
+    assert len(world.entries) == len(world.on_their_way) < FULL_ENTRIES_IN_FLIGHT
+    launched = len(world.entries)
+    assert launched <= 3
+    world.commit()
+    world.turn()
+    assert len(world.entries) == launched + 1
+
+
+def test_commands_that_no_member_could_send_to_another_are_refused_and_surely_not_done(monkeypatch):
+    size = len(encode_commands([[b"SET", b"k", b"v"]]))
+    monkeypatch.setattr(proposer_module, "ENTRY_BYTES_MAX", size)
+    world = World()
+    largest, larger = sets(b"k"), sets(b"kk")
+    world.add(largest, larger)
+    (error,) = larger.got
+    assert (error.code, error.definite) == ("ERR", True)
+    assert f"{size} are the most" in str(error)
+    world.turn()
+    world.commit()
+    assert largest.got == [[OK]]
 
 
 @pytest.mark.parametrize("at_once", [True, False])
