@@ -28,7 +28,7 @@ from raftkv.protocol.replies import NIL_ARRAY, OK, Reply
 from raftkv.protocol.sizes import exceeds
 from raftkv.store.digest import StateDigest
 from raftkv.store.dump import dump, load
-from raftkv.store.keyspace import Keyspace
+from raftkv.store.keyspace import DATABASES, Keyspace
 
 EXPIRE_PER_ENTRY: Final = 200
 """Due keys removed by one entry in each database; the rest (invisible already) waits for the next ones."""
@@ -37,6 +37,8 @@ PREPARED_MAX: Final = 4096
 HEADER_BYTES: Final = 4
 SESSION_REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A session's reply is encoded and kept on every replica; a larger one is answered with an error instead."""
+_LIST: Final = frozenset({list})
+_BYTES: Final = frozenset({bytes})
 RUN_MIN: Final = 8
 """So many commands are looked at for being of one name: fewer gain nothing."""
 
@@ -123,11 +125,30 @@ class StateMachine:
         reader.feed(group.data)
         try:
             commands = [reader.gets() for _ in range(group.commands)]
+            whole = reader.gets() is False and not reader.has_data() and not (commands and commands[-1] is False)
         except hiredis.HiredisError as error:
+            self._reader = hiredis.Reader()
             msg = f"log entry {self.index}: {error}"
             raise InvariantError(msg) from error
-        if reader.gets() is not False or (commands and commands[-1] is False):
+        if not whole:
+            self._reader = hiredis.Reader()
             msg = f"log entry {self.index}: {len(group.data)} bytes are not the {group.commands} commands declared"
+            raise InvariantError(msg)
+        return commands
+
+    def examine(self, group: Group) -> list[Argv]:
+        """:meth:`parse` for a group that another node made, before it gets into the log.
+
+        Raises InvariantError also for what can be parsed, but would stop every replica at the same entry.
+        """
+        commands = self.parse(group)
+        words = chain.from_iterable(commands) if {*map(type, commands)} <= _LIST else (None,)
+        databases = (group.database, *(watched.database for watched in group.watches))
+        if not (all(commands) and {*map(type, words)} <= _BYTES and max(databases) < DATABASES):
+            msg = f"a group of kind {group.kind} for database {max(databases)} holds what is no command"
+            raise InvariantError(msg)
+        if not commands and (group.run is not None or group.kind == WATCH):
+            msg = f"a group of kind {group.kind} holds no command"
             raise InvariantError(msg)
         return commands
 

@@ -18,18 +18,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError, UnknownOutcomeError
-from raftkv.machine.batch import RUN, TXN, encode_group, groups, header, plain
+from raftkv.consensus.messages import ENTRY_BYTES_MAX
+from raftkv.errors import (
+    BusyError,
+    InvariantError,
+    NodeStoppedError,
+    NoLeaderError,
+    ProtocolError,
+    RaftKVError,
+    UnknownOutcomeError,
+)
+from raftkv.machine.batch import OPEN, RUN, TXN, WATCH, encode_group, groups, header, plain, stamp_of
 from raftkv.protocol.encoder import encode, encode_commands, encode_many
 from raftkv.protocol.replies import NIL_ARRAY, Raw
 from raftkv.protocol.sizes import exceeds
+from raftkv.server.proposer import too_large
 from raftkv.server.tickets import GroupTicket, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raftkv.clock import Clock
+    from raftkv.commands.registry import Argv
     from raftkv.consensus.node import RaftNode
+    from raftkv.machine.batch import Group
     from raftkv.machine.machine import StateMachine
     from raftkv.protocol.replies import Reply
     from raftkv.server.accounting import Accounting
@@ -42,6 +54,8 @@ NUMBER_DIGITS: Final = 15
 """Hex digits of the boot id that the first request's number is made of: 60 of 64 bits."""
 PARCEL_BYTES: Final = 16 * 1024 * 1024
 """Requests or answers that share one message take at most so much; a larger one goes alone."""
+PROTOS: Final = frozenset({2, 3})
+"""RESP versions of senders."""
 REPLY_BYTES_MAX: Final = 256 * 1024 * 1024
 """Replies to one request take at most so much (the default of ``client_output_buffer_limit``), or the frame of several
 megabytes more would hold up what the members have to tell each other, and above 640 MiB cut the link."""
@@ -142,7 +156,11 @@ class Forwarder:
         tickets, self._outbox = self._outbox, []
         until = self._clock.monotonic() + self._request_s
         for ticket in tickets:
-            if len(self._held) >= HELD_MAX:
+            if ticket.raw is None:
+                ticket.raw = encode_commands(ticket.commands)
+            if len(ticket.raw) > ENTRY_BYTES_MAX:
+                ticket.fail(too_large(len(ticket.raw)))
+            elif len(self._held) >= HELD_MAX:
                 ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
             else:
                 self._held.append((ticket, until))
@@ -223,8 +241,7 @@ class Forwarder:
             if ticket.group is not None:
                 parts.append(encode_group(ticket.group))
             else:
-                raw = ticket.raw if ticket.raw is not None else encode_commands(ticket.commands)
-                parts += plain(ticket.database, len(ticket.commands), [raw])
+                parts += plain(ticket.database, len(ticket.commands), [ticket.raw or b""])
             sent[self._number] = _Sent(ticket, leader, now, deadline, until)
         parcel = _Parcel(numbers, protos, b"".join(parts), [], self._raft.replica.core.term)
         if not self._raft.send_application(leader, _encode(parcel)):
@@ -252,13 +269,17 @@ class Forwarder:
         self.retry()
 
     def on_parcel(self, peer: str, data: bytes) -> None:
-        """Something of the same layer at ``peer`` arrived."""
+        """Something of the same layer at ``peer`` arrived.
+
+        Raises ProtocolError for what no node of this version sends; then nothing of its requests is done.
+        """
         try:
             parcel = _decode(data)
-        except msgspec.DecodeError:
-            self._metrics.protocol_errors += 1
-            return
+        except msgspec.DecodeError as error:
+            msg = f"parcel of {len(data)} bytes cannot be read ({error})"
+            raise ProtocolError(msg) from error
         refused: list[_Sent] = []
+        misfits: list[int] = []
         for answer in parcel.answers:
             sent = self._sent.pop(answer.number, None)
             if sent is None:
@@ -266,11 +287,18 @@ class Forwarder:
             if answer.error is not None and answer.error[2] and answer.error[0] == NoLeaderError.code:
                 refused.append(sent)
                 continue
+            if not _fits(sent.ticket, answer):
+                misfits.append(answer.number)
+                sent.ticket.fail(UnknownOutcomeError("the leader's answer cannot be read; the command may be applied"))
+                continue
             self._answer(sent.ticket, answer)
             if sent.ticket.group is None:
                 self._account.tickets([sent.ticket], sent.started)
         if refused:
             self.take_back([sent.ticket for sent in refused], refused[0].until)
+        if misfits:
+            msg = f"parcel answers requests {misfits} in a form that does not belong to them"
+            raise ProtocolError(msg)
         if parcel.numbers:
             self._serve(peer, parcel)
 
@@ -297,13 +325,30 @@ class Forwarder:
             for number in parcel.numbers:
                 self.reply(peer, _failed(number, error))
             return
-        for number, proto, group in zip(parcel.numbers, parcel.protos, groups(parcel.entry), strict=True):
-            commands = self._machine.parse(group)
+        try:
+            requests = self._examine(parcel)
+        except InvariantError as error:
+            for number in parcel.numbers:
+                self.reply(peer, _failed(number, RaftKVError("the leader cannot read the command; nothing was done")))
+            msg = f"parcel with {len(parcel.numbers)} requests: {error.message}"
+            raise ProtocolError(msg) from error
+        for number, proto, group, commands in requests:
             if group.kind == 0 and group.run is None:
                 self._proposer.add(_Remote(self, peer, number, proto, commands, group.data, group.database))
             else:
                 done = _RemoteGroup(self, peer, number, proto, group.kind if group.run is None else RUN)
                 self._proposer.add(_RemoteGroupTicket(group, commands, proto, done))
+
+    def _examine(self, parcel: _Parcel) -> list[tuple[int, int, Group, list[Argv]]]:
+        """All requests of a parcel, before any of them is taken up. Raises InvariantError if one is malformed."""
+        numbers, protos = parcel.numbers, parcel.protos
+        stamp_of(parcel.entry)
+        found = list(groups(parcel.entry))
+        if not (len(numbers) == len(protos) == len(found) and {*protos} <= PROTOS):
+            msg = f"{len(numbers)} numbers, {len(found)} groups, and of RESP versions {protos[:10]}"
+            raise InvariantError(msg)
+        commands = map(self._machine.examine, found)
+        return list(zip(numbers, protos, found, commands, strict=True))
 
     def reply(self, peer: str, answer: _Answer) -> None:
         """Queue an answer; all of one turn of the loop leave together."""
@@ -382,6 +427,18 @@ class _RemoteGroup:
         else:
             answer = _Answer(self.number, raw=encode(result, self.proto))
         self.forwarder.reply(self.peer, answer)
+
+
+def _fits(ticket: Ticket, answer: _Answer) -> bool:
+    """Whether the answer has the form that :class:`_RemoteGroup` gives to this kind of request."""
+    group = ticket.group
+    if answer.error is not None:
+        return True
+    if group is None or group.run is not None or group.kind == OPEN:
+        return answer.raw is not None
+    if group.kind == TXN:
+        return answer.raw is None and answer.index is None
+    return group.kind != WATCH or answer.index is not None
 
 
 def _too_large() -> UnknownOutcomeError:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
-from raftkv.errors import NodeStoppedError, NoLeaderError
-from raftkv.machine.batch import PLAIN, Group, Run
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftkv.errors import NodeStoppedError, NoLeaderError, ProtocolError, UnknownOutcomeError
+from raftkv.machine.batch import OPEN, PLAIN, RUN, TXN, WATCH, Group, Run, Watched, encode_group, header
 from raftkv.machine.machine import StateMachine
 from raftkv.protocol.encoder import encode_command
-from raftkv.protocol.replies import OK
+from raftkv.protocol.replies import NIL_ARRAY, OK
+from raftkv.server import forwarding as forwarding_module
 from raftkv.server.forwarding import Forwarder
 from raftkv.server.tickets import GroupTicket, Ticket
 
@@ -208,3 +215,149 @@ def test_a_write_that_is_refused_again_and_again_ends_at_its_deadline():
         follower.turn()
     assert [type(one) for one in ticket.got] == [NoLeaderError]
     assert not leader.proposals.tickets
+
+
+def test_a_write_that_no_parcel_can_carry_is_refused_where_it_arrived(monkeypatch):
+    follower, _ = follower_and_leader()
+    monkeypatch.setattr(forwarding_module, "ENTRY_BYTES_MAX", len(encode_command(SET)) - 1)
+    ticket = Asked()
+    follower.forwarder.submit(ticket)
+    follower.turn()
+    (error,) = ticket.got
+    assert (error.code, error.definite) == ("ERR", True)
+    assert follower.raft.sent == []
+
+
+# ------------------------------------------------------------------ what no member sends
+def parcel(
+    *groups: bytes, numbers: Any = None, protos: Any = None, entry: Any = None, answers: Any = (), term: Any = 1
+):
+    numbers = list(range(1, len(groups) + 1)) if numbers is None else numbers
+    protos = [2] * len(numbers) if protos is None else protos
+    entry = header(0) + b"".join(groups) if entry is None else entry
+    return msgspec.msgpack.encode([numbers, protos, entry, list(answers), term])
+
+
+def group(kind: int, data: bytes = b"", commands: int = 1, database: int = 0, head: bytes = b"") -> bytes:
+    return struct.pack("!BBII", kind, database, commands, len(head) + len(data)) + head + data
+
+
+GOOD = encode_group(Group(PLAIN, 0, 1, encode_command(SET)))
+RUN_HEAD = struct.pack("!16sQQB", b"s" * 16, 1, 0, PLAIN)
+MALFORMED = {
+    "no msgpack": b"\xc1",
+    "no parcel": msgspec.msgpack.encode({"a": 1}),
+    "an entry that ends in its header": parcel(GOOD, entry=b"\0"),
+    "an entry of another version": parcel(entry=b"\0\x09" + bytes(8) + GOOD, numbers=[1]),
+    "more numbers than groups": parcel(GOOD, numbers=[1, 2]),
+    "more groups than numbers": parcel(GOOD, GOOD, numbers=[1]),
+    "fewer versions than numbers": parcel(GOOD, protos=[]),
+    "a version that is none": parcel(GOOD, protos=[4]),
+    "a group that ends early": parcel(GOOD[:-1]),
+    "a group of no kind": parcel(group(99)),
+    "what is not RESP": parcel(group(PLAIN, b"hello, this is not RESP")),
+    "fewer commands than declared": parcel(group(PLAIN, encode_command(SET), 2)),
+    "more commands than declared": parcel(group(PLAIN, encode_command(SET) * 2, 1)),
+    "half a command behind the last": parcel(group(PLAIN, encode_command(SET) + b"*1\r\n$1", 1)),
+    "a reply instead of a command": parcel(group(PLAIN, b"+this is a reply\r\n")),
+    "an error instead of a command": parcel(group(PLAIN, b"-ERR this is a reply\r\n")),
+    "nothing instead of a command": parcel(group(PLAIN, b"*-1\r\n" + bytes(0), 0), GOOD),
+    "a command without words": parcel(group(PLAIN, b"*0\r\n*1\r\n$8\r\nFLUSHALL\r\n", 2)),
+    "a number for a name": parcel(group(PLAIN, b"*2\r\n:123\r\n$3\r\nabc\r\n")),
+    "a command in a command": parcel(group(PLAIN, b"*1\r\n*1\r\n$4\r\nPING\r\n")),
+    "a database that is none": parcel(group(PLAIN, encode_command(SET), database=16)),
+    "a watch in a database that is none": parcel(encode_group(Group(TXN, 0, 0, b"", (Watched(99, b"k", 1),)))),
+    "a watch of nothing": parcel(group(WATCH, commands=0)),
+    "a session's request without a command": parcel(group(RUN, commands=0, head=RUN_HEAD)),
+    "a good request before a bad one": parcel(GOOD, group(PLAIN, b"*1\r\n$5\r\nhalf")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_parcel_is_refused_as_a_whole_and_harms_nobody(data):
+    follower, leader = follower_and_leader()
+    with pytest.raises(ProtocolError):
+        leader.forwarder.on_parcel("f", data)
+    assert leader.proposals.tickets == []
+    leader.turn()
+    ticket = Asked()
+    follower.forwarder.submit(ticket)
+    follower.turn()
+    follower.deliver_to(leader)
+    leader.proposals.tickets[0].answer([OK])
+    leader.turn()
+    leader.deliver_to(follower)
+    assert ticket.got == [b"+OK\r\n"]
+
+
+def test_the_requests_of_a_malformed_parcel_are_answered_as_certainly_not_done():
+    follower, leader = follower_and_leader()
+    tickets = [Asked(), Asked()]
+    for ticket in tickets:
+        follower.forwarder.submit(ticket)
+    follower.turn()
+    ((_, data),) = follower.raft.sent
+    damaged = data.replace(b"$3", b"$9")
+    with pytest.raises(ProtocolError, match="2 requests"):
+        leader.forwarder.on_parcel("f", damaged)
+    leader.turn()
+    leader.deliver_to(follower)
+    assert [(error.code, error.definite) for ticket in tickets for error in ticket.got] == [("ERR", True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (Asked, [None]),
+        (Asked, [None, None, 7]),
+        (lambda: Group(PLAIN, 0, 1, encode_command(SET), run=Run(b"s" * 16, 1, 0)), [None, [b"+OK\r\n"]]),
+        (lambda: Group(OPEN, 0, 0, b"", numbers=(1000,)), [None]),
+        (lambda: Group(WATCH, 0, 1, encode_command([b"k"])), [b"+OK\r\n"]),
+        (lambda: Group(TXN, 0, 1, encode_command(SET)), [b"+OK\r\n"]),
+    ],
+)
+def test_an_answer_in_the_wrong_form_leaves_the_outcome_unknown(asked, answer):
+    follower, _ = follower_and_leader()
+    got: list[Any] = []
+    ticket = asked()
+    if isinstance(ticket, Group):
+        ticket = GroupTicket(ticket, [SET], 2, lambda result, error: got.append(error))
+    else:
+        got = ticket.got
+    follower.forwarder.submit(ticket)
+    follower.turn()
+    (number,) = follower.forwarder._sent
+    with pytest.raises(ProtocolError, match="form"):
+        follower.forwarder.on_parcel("l", parcel(answers=[[number, *answer]]))
+    assert [type(error) for error in got] == [UnknownOutcomeError]
+
+
+def test_a_transaction_that_did_not_run_is_answered_by_nothing():
+    follower, _ = follower_and_leader()
+    got: list[Any] = []
+    follower.forwarder.submit(GroupTicket(Group(TXN, 0, 0, b""), [], 2, lambda *one: got.append(one)))
+    follower.turn()
+    (number,) = follower.forwarder._sent
+    follower.forwarder.on_parcel("l", parcel(answers=[[number]]))
+    assert got == [(NIL_ARRAY, None)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from([parcel(GOOD, GOOD), *MALFORMED.values()]), st.data())
+def test_whatever_arrives_is_taken_up_or_is_a_protocol_error(start, data):
+    damaged = bytearray(start)
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    _, leader = follower_and_leader()
+    try:
+        leader.forwarder.on_parcel("f", bytes(damaged))
+    except ProtocolError:
+        assert leader.proposals.tickets == []
+    machine = StateMachine()
+    for ticket in leader.proposals.tickets:  # what was taken up may be refused by the machine, but never stop it
+        entry = (
+            ticket.group
+            if ticket.group is not None
+            else Group(PLAIN, ticket.database, len(ticket.commands), ticket.raw)
+        )
+        machine.apply(1, header(0) + encode_group(entry))

@@ -17,6 +17,7 @@ from raftkv.consensus import lanes as lanes_module
 from raftkv.consensus import links as links_module
 from raftkv.consensus.links import HANDSHAKE_BYTES_MAX, MAGIC, PROTOCOL_VERSION, Introduction, Links
 from raftkv.consensus.messages import AppendEntries, Application, Heartbeat, TermNotice, Vote, encode
+from raftkv.errors import ProtocolError
 
 LOOPBACK = "127.0.0.1"
 NOBODY = (LOOPBACK, 1)
@@ -361,6 +362,24 @@ async def test_a_bad_frame_ends_its_link_and_nothing_else(bad):
         assert node.messages == [("n2", Vote(1))]
         assert [event for event, _ in node.reports] == ["peer sent a bad frame"]
         assert await Dialler(node.port).introduce() == {"ok": True}
+
+
+@on_loop
+async def test_a_parcel_that_the_layer_above_cannot_read_ends_its_link_and_is_reported():
+    async with pair() as (one, other, _):
+        await asyncio.gather(one.linked("n2"), other.linked("n1"))
+
+        def refuse(_peer, data):
+            msg = f"parcel of {len(data)} bytes"
+            raise ProtocolError(msg)
+
+        other.links.on_application = refuse
+        assert one.links.send("n2", Application(b"x" * 7))
+        await asyncio.gather(other.reported("parcel of 7 bytes"), one.linked("n2", up=False))
+        await one.linked("n2")
+        assert one.links.send("n2", Vote(1))
+        await other.changes.until(lambda: other.messages)
+        assert [event for event, _ in other.reports] == ["peer sent a bad frame"]
 
 
 # ------------------------------------------------------------------ what a dialler refuses
