@@ -3,7 +3,7 @@
 ::
 
     DIR/lock        flock'ed by the process that uses the directory; holds its process id
-    DIR/identity    one line of JSON: format version, node id, cluster id, checksum
+    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, checksum
     DIR/log/        see persistence.wal
     DIR/snapshots/  see persistence.snapshots
 """
@@ -14,7 +14,7 @@ import errno
 import json
 import os
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from crc32c import crc32c
 
@@ -45,23 +45,38 @@ def explain(error: OSError, path: str) -> DirectoryError:
     return DirectoryError(f"cannot use data directory {path}: {remedy}")
 
 
+class Identity(NamedTuple):
+    """Whose data a directory holds."""
+
+    node_id: str
+    cluster_id: str
+    disk_id: str
+
+
 class DataDirectory:
     """An open, locked data directory. ``created`` is True when this :meth:`open` made it: a node without a past."""
 
-    def __init__(self, path: str, node_id: str, cluster_id: str, lock: FileLock, *, created: bool) -> None:
+    def __init__(
+        self, path: str, node_id: str, cluster_id: str, disk_id: str, lock: FileLock, *, created: bool
+    ) -> None:
         """Use :meth:`open`."""
         self.path = path
         self.node_id = node_id
         self.cluster_id = cluster_id
+        self.disk_id = disk_id
+        """Random, made with the directory: tells it from another one of the same node."""
         self.created = created
         self.log_path = join(path, LOG)
         self.snapshot_path = join(path, SNAPSHOTS)
         self._lock = lock
 
     @classmethod
-    def open(cls, path: str, *, node_id: str, cluster_id: str, files: Files | None = None) -> DataDirectory:
+    def open(
+        cls, path: str, *, node_id: str, cluster_id: str, new_disk_id: str = "", files: Files | None = None
+    ) -> DataDirectory:
         """Create or check the directory and lock it for this process.
 
+        ``new_disk_id`` (random) is what it is called from now on if it has no disk id yet.
         Raises DirectoryLockedError, IdentityError (another node's, another cluster's, a newer version's, or
         damaged), or DirectoryError for what the system refuses.
         """
@@ -74,14 +89,14 @@ class DataDirectory:
         except OSError as error:
             raise explain(error, path) from error
         try:
-            created = _check_or_create(path, node_id, cluster_id, files)
+            disk_id, created = _check_or_create(path, Identity(node_id, cluster_id, new_disk_id), files)
         except OSError as error:
             lock.release()
             raise explain(error, path) from error
         except BaseException:
             lock.release()
             raise
-        return cls(path, node_id, cluster_id, lock, created=created)
+        return cls(path, node_id, cluster_id, disk_id, lock, created=created)
 
     def close(self) -> None:
         """Let another process use the directory. Idempotent."""
@@ -100,27 +115,26 @@ class DataDirectory:
         self.close()
 
 
-def _check_or_create(path: str, node_id: str, cluster_id: str, files: Files) -> bool:
-    """Whether it was created."""
+def _check_or_create(path: str, identity: Identity, files: Files) -> tuple[str, bool]:
+    """(disk id, whether it was created)."""
     names = files.listdir(path)
     if IDENTITY in names:
-        _check_identity(path, node_id, cluster_id, files)
-        return False
+        return _check_identity(path, identity, files), False
     others = [name for name in names if name not in (LOCK, _IDENTITY_PART)]
     if others:
         raise IdentityError(
             f"{path} holds {', '.join(others[:3])} but no identity file, so it is not known whose data this is; "
             "choose an empty directory, or restore the identity file from a backup"
         )
-    _write_identity(path, node_id, cluster_id, files)
-    return True
+    _write_identity(path, identity, files)
+    return identity.disk_id, True
 
 
-def _write_identity(path: str, node_id: str, cluster_id: str, files: Files) -> None:
+def _write_identity(path: str, identity: Identity, files: Files) -> None:
     part = join(path, _IDENTITY_PART)
     file = files.open(part, create=True)
     try:
-        file.pwrite([_encode_identity(node_id, cluster_id)], 0)
+        file.pwrite([_encode_identity(identity)], 0)
         file.fdatasync()
     finally:
         file.close()
@@ -128,8 +142,8 @@ def _write_identity(path: str, node_id: str, cluster_id: str, files: Files) -> N
     files.fsync_dir(path)
 
 
-def _encode_identity(node_id: str, cluster_id: str, version: int = FORMAT_VERSION) -> bytes:
-    fields = {"format": version, "node_id": node_id, "cluster_id": cluster_id}
+def _encode_identity(identity: Identity) -> bytes:
+    fields = {"format": FORMAT_VERSION, **identity._asdict()}
     return json.dumps({**fields, "crc32c": _checksum(fields)}).encode() + b"\n"
 
 
@@ -137,7 +151,9 @@ def _checksum(fields: dict[str, object]) -> int:
     return crc32c(json.dumps(fields, sort_keys=True).encode())
 
 
-def _check_identity(path: str, node_id: str, cluster_id: str, files: Files) -> None:
+def _check_identity(path: str, identity: Identity, files: Files) -> str:
+    """Its disk id; a directory of before there were any gets one now."""
+    node_id, cluster_id, _ = identity
     fields = _read_identity(path, files)
     version = fields["format"]
     if version != FORMAT_VERSION:
@@ -151,6 +167,10 @@ def _check_identity(path: str, node_id: str, cluster_id: str, files: Files) -> N
                 f"{path} belongs to {what} {fields[flag]!r}, this is {what} {expected!r}; "
                 f"start it with its own {what} id, or choose another directory"
             )
+    if "disk_id" not in fields:
+        _write_identity(path, identity, files)
+        return identity.disk_id
+    return str(fields["disk_id"])
 
 
 def _read_identity(path: str, files: Files) -> dict[str, object]:

@@ -145,9 +145,21 @@ class Settings:
         "", Address(optional=True), "Address that clients are told (MOVED, CLUSTER SLOTS).",
         derived="listen; when that is a wildcard, the host of this node's entry in peers with listen's port",
     )  # fmt: skip
+    peer_advertise: str = _setting(
+        "", Address(optional=True),
+        "Address where the other nodes reach this one (a DNS name, or what a NAT shows); need not be peer_listen.",
+        derived="this node's entry in peers, else peer_listen",
+    )  # fmt: skip
     peers: dict[str, str] = _setting(
-        {}, Members(), "All members with their peer addresses, this node included.",
+        {}, Members(),
+        "The members that the cluster begins with and their peer addresses, this node included. Later the log says "
+        "who the members are, and these are only more addresses to try.",
         derived="this node alone",
+    )  # fmt: skip
+    join: bool = _setting(
+        False, YesNo(),
+        "This node is new: it waits until it is added to a running cluster (raftkv cluster add), whose cluster_id it is "
+        "given. Without effect once it was added.",
     )  # fmt: skip
     cluster_id: str = _setting(
         "", Name(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . -", optional=True),
@@ -309,9 +321,12 @@ def _derive(settings: Settings) -> None:
             raise _ConflictError((name, "listen"), msg)
         fill(name, join_address("127.0.0.1", port + offset))
     fill("advertise", join_address(split_address(own)[0], port) if own and is_wildcard(host) else settings.listen)
-    fill("peers", {settings.node_id: settings.peer_listen})
-    ids = ",".join(sorted(settings.peers))
-    fill("cluster_id", "c-" + sha256(ids.encode()).hexdigest()[:16])
+    fill("peer_advertise", own or settings.peer_listen)
+    if not settings.join:
+        fill("peers", {settings.node_id: settings.peer_listen})
+    if not settings.join:
+        ids = ",".join(sorted(settings.peers))
+        fill("cluster_id", "c-" + sha256(ids.encode()).hexdigest()[:16])
 
 
 def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -345,7 +360,17 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _address_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    if settings.node_id not in settings.peers:
+    if settings.join and not settings.cluster_id:
+        yield (
+            ("join", "cluster_id"),
+            "a node that joins needs cluster_id: the one that `raftkv cluster status` of the cluster shows",
+        )
+    if is_wildcard(split_address(settings.peer_advertise)[0]):
+        yield (
+            ("peer_advertise", "peer_listen"),
+            f"no node can connect to {settings.peer_advertise}; give peer_advertise, the address that others reach",
+        )
+    if not settings.join and settings.node_id not in settings.peers:
         known = ", ".join(settings.peers)
         yield ("node_id", "peers"), f"node_id '{settings.node_id}' is not in peers, which has: {known}"
     ports: dict[int, str] = {}

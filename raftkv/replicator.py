@@ -20,6 +20,33 @@ ReadReady: TypeAlias = Callable[[int, RaftKVError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Add:
+    """A new learner. ``promote``: a voter once it has caught up, in the place of ``replaces`` if that is given."""
+
+    node_id: str
+    address: str
+    promote: bool = True
+    replaces: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A member that leaves for good: its disk is never admitted again."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """A learner that becomes a voter."""
+
+    node_id: str
+
+
+MembershipChange: TypeAlias = Add | Remove | Promote
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """One other member, as this node sees it."""
 
@@ -33,6 +60,8 @@ class PeerStatus:
     """Highest index known to be durable there; 0 unless this node leads."""
     last_contact_s: float
     """Seconds since the last message from it; -1 if there was none."""
+    voter: bool = True
+    """False for a learner: it gets the log and does not count for commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +87,12 @@ class ReplicationStatus:
     halted: str
     """Why this replica stopped; empty while it works."""
     leader_changes: int = 0
+    voter: bool = True
+    """False for a learner, and for a node that was removed or not added yet."""
+    configuration_index: int = 0
+    """Log entry that made the newest configuration; 0: the one the cluster began with."""
+    changing: bool = False
+    """That entry is not committed yet."""
     peers: dict[str, PeerStatus] = field(default_factory=dict)
 
 
@@ -81,6 +116,10 @@ class Replicator(Protocol):
 
     def transfer_leadership(self, node_id: str | None, done: Callable[[RaftKVError | None], None]) -> None:
         """Hand leadership to ``node_id`` (or the most up-to-date follower)."""
+        ...
+
+    def change_membership(self, change: MembershipChange, done: Applied) -> None:
+        """Add, remove or promote a member; ``done`` gets the new configuration once it is committed, or why not."""
         ...
 
     def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None:

@@ -18,6 +18,7 @@ from persistence.errors import LogFailedError, PersistenceError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
 from raftkv.consensus import seams
+from raftkv.consensus.configuration import Configuration
 from raftkv.consensus.messages import Message
 from raftkv.consensus.replica import Compaction, Replica
 from raftkv.errors import RaftKVError, UnknownOutcomeError
@@ -31,7 +32,6 @@ TICK_S: Final = 0.02
 COALESCE_S: Final = 0.0001
 """After a message the node ticks this much later, once for all that arrived meanwhile."""
 COMMIT_NOTICE_S: Final = 0.002
-TRANSFER_RETRY_S: Final = 0.002
 DIGEST_INTERVAL: Final = 64
 WALL_EPOCH_MS: Final = 1_700_000_000_000
 ANY_FILE: Final = __file__
@@ -194,7 +194,7 @@ class Member:
         replica_type = type("MemberReplica", (SimReplica,), {"member": self})
         self.replica = replica_type(
             self.id,
-            self.peers,
+            Configuration.of(self.peers),
             log=self.log,
             store=store,
             writer=DelayedWriter(self, store),
@@ -381,18 +381,16 @@ class Member:
             self.later(0.0, self.replica.propose, header(self.machine.stamp_ms) + group, _nothing)
 
     def hand_over(self, target: str) -> None:
-        """Transfer leadership as a node does: again and again until it worked or took too long."""
-        self.later(0.0, self._try_transfer, target, self.monotonic() + self.world.timing.election_max_s)
+        """Transfer leadership."""
+        self.later(0.0, self._start_transfer, target)
 
-    def _try_transfer(self, target: str, deadline: float) -> None:
-        replica = self.replica
-        if not replica.core.is_leader:
-            return
-        if self.monotonic() > deadline:
-            replica.transferring_to = ""
-            return
-        replica.hand_over(target)
-        self.later(TRANSFER_RETRY_S, self._try_transfer, target, deadline)
+    def _start_transfer(self, target: str) -> None:
+        self.replica.transfer.start(target, _handed_over)
+        self.schedule_tick()
+
+
+def _handed_over(_error: RaftKVError | None) -> None:
+    return None
 
 
 def _nothing(_result: object, _error: RaftKVError | None) -> None:

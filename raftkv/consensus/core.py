@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from raftkv.consensus.configuration import Configuration
     from raftkv.consensus.engine import Deliver, Engine, EngineTransport
     from raftkv.consensus.journal import JournalAdapter, WriteAheadLog
     from raftkv.consensus.messages import Message
@@ -38,7 +39,7 @@ class Core:
 
     node_id: str
     peers: tuple[str, ...]
-    """The other voting members, sorted."""
+    """The other voting members, sorted, by the newest configuration in the log."""
     timing: Timing
     log: WriteAheadLog
     journal: JournalAdapter
@@ -48,6 +49,10 @@ class Core:
     rng: Random
     engine: Engine = field(init=False)
     transport: EngineTransport = field(init=False)
+    learners: tuple[str, ...] = ()
+    """The other members without a vote, sorted."""
+    votes: bool = True
+    """Whether this node is a voter."""
     halted: str = ""
     wants_tick: bool = True
     """Something changed that the engine's tick acts on. Without it a message costs no tick: the timer's suffices."""
@@ -64,7 +69,33 @@ class Core:
 
     def deliver(self, peer: str, message: Deliver) -> None:
         """Hand a message of ``peer`` to the engine."""
-        self.transport.deliver(self.engine.nodes.get(peer), message)
+        self.transport.deliver(self.engine.nodes[peer], message)
+
+    def use(self, configuration: Configuration) -> bool:
+        """From now on these are the members. True when other nodes vote than before."""
+        own = configuration.get(self.node_id)
+        others = [one for one in configuration.members if one is not own]
+        self.votes = own is not None and own.voter
+        self.learners = tuple(one.node_id for one in others if not one.voter)
+        peers = tuple(one.node_id for one in others if one.voter)
+        changed = peers != self.peers
+        self.peers = peers
+        return changed
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """All that vote, sorted."""
+        return tuple(sorted((*self.peers, self.node_id))) if self.votes else self.peers
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """All other members."""
+        return self.peers + self.learners
+
+    @property
+    def alone(self) -> bool:
+        """Whether this node is the only voter: what is durable here is committed."""
+        return self.votes and not self.peers
 
     @property
     def term(self) -> int:

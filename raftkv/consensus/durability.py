@@ -43,10 +43,7 @@ class DurabilityGuard:
             _, peer, message = held.popleft()
             if message.term == core.term and not core.halted:
                 core.wire.send(peer, message)
-        if core.is_leader and self._term == core.term:
-            # In a new term, what followers acknowledged to an earlier leadership of this node says nothing any more.
-            for peer in sorted(self._acked):
-                self._pass_on(peer)
+        self.pass_on_all()
 
     def acknowledged(self, peer: str, match_index: int) -> None:
         """A follower holds everything up to ``match_index`` durably; tell the engine what counts."""
@@ -55,7 +52,21 @@ class DurabilityGuard:
             self._term = core.term
             self._acked.clear()
         self._acked[peer] = max(match_index, self._acked.get(peer, 0))
-        self._pass_on(peer)
+        if peer in core.peers:  # a learner's count once it votes
+            self._pass_on(peer)
+
+    def forget(self, peer: str) -> None:
+        """It is no member any more: what it acknowledged says nothing should it come back."""
+        self._acked.pop(peer, None)
+
+    def pass_on_all(self) -> None:
+        """Tell the engine again what counts: the log is durable further, or other members vote."""
+        core = self._core
+        # In a new term, what followers acknowledged to an earlier leadership of this node says nothing any more.
+        if core.is_leader and self._term == core.term:
+            for peer in core.peers:
+                if peer in self._acked:
+                    self._pass_on(peer)
 
     def _pass_on(self, peer: str) -> None:
         core = self._core
@@ -66,4 +77,6 @@ class DurabilityGuard:
 
     def heard(self, peer: str) -> None:
         """A follower answered without acknowledging anything new: it counts for check-quorum only."""
+        if peer not in self._core.peers:
+            return
         self._core.deliver(peer, {"type": "next_node_idx", "next_node_idx": 1, "reset": False, "success": False})

@@ -8,7 +8,8 @@ Faults of the engine that this stops (consensus.md 4, 7d, 9):
 * no pre-vote, so a stale node deposes the leader: **pre-vote** asks first, and changes nothing where it asks;
 * a node that hears its leader votes for another one: **stickiness**, unless the leader itself handed over;
 * an append with a low term gets no answer, so a node with a higher term is stuck outside: **term notice**;
-* 30 s of an isolated leader: **check-quorum** within one election timeout (the engine's own, set short).
+* 30 s of an isolated leader: **check-quorum** within one election timeout (the engine's own, set short);
+* a removed node deposes the leader: who has **no vote does not campaign**.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class ElectionGuard:
 
     def tick(self) -> None:
         """Ask for pre-votes when the leader has been silent for too long."""
-        if self._deadline is None or self._core.engine.is_leader:
+        if self._deadline is None or self._core.engine.is_leader or not self._core.votes:
             self.restart_timer()
         elif self._core.monotonic() >= self._deadline:
             self.restart_timer()
@@ -86,7 +87,8 @@ class ElectionGuard:
     def _campaign_if_granted(self) -> None:
         core = self._core
         wanted = self._pre_vote_term
-        if wanted == core.term + 1 and not core.engine.is_leader and core.is_majority(len(self._pre_votes)):
+        granted = self._pre_votes.intersection(core.peers)
+        if wanted == core.term + 1 and core.votes and not core.engine.is_leader and core.is_majority(len(granted)):
             self._pre_vote_term = 0
             self._campaign()
 
@@ -143,7 +145,7 @@ class ElectionGuard:
     def on_timeout_now(self, peer: str, message: TimeoutNow) -> None:
         """The leader hands over to this node."""
         core = self._core
-        if message.term >= core.term and peer == core.engine.leader_id:
+        if message.term >= core.term and peer == core.engine.leader_id and core.votes:
             self._transfer_until = core.monotonic() + core.timing.election_max_s
             self.elections += 1
             core.deliver(peer, {"type": "timeout_now", "term": message.term})

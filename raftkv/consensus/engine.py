@@ -85,6 +85,14 @@ def _unused(*_: object) -> None:
     raise AssertionError
 
 
+class _Nodes(dict[str, Node]):
+    """The engine's name of a member, made when it is first met."""
+
+    def __missing__(self, peer: str) -> Node:
+        made = self[peer] = Node(peer)
+        return made
+
+
 class Engine(SyncObj):
     """One member's Raft state. ``apply`` gets (index, entry bytes); ``send_entries`` is asked on every tick."""
 
@@ -100,18 +108,30 @@ class Engine(SyncObj):
     ) -> None:
         self._apply_entry = apply
         self._send_entries = send_entries
-        self.nodes = {peer: Node(peer) for peer in sorted(others)}
+        self.nodes = _Nodes()
         snapshot_file = conf.fullDumpFile
         conf.journalFile = journal
-        super().__init__(Node(node_id), list(self.nodes.values()), conf, transport=transport)
+        super().__init__(Node(node_id), [self.nodes[peer] for peer in sorted(others)], conf, transport=transport)
         conf.fullDumpFile = None if snapshot_file == "none" else snapshot_file
         self._poller = NullPoller()
+        self._connect = transport.connected
         for node in self.nodes.values():
-            transport.connected(node)  # the links decide what is reachable; the engine need not care
+            self._connect(node)  # the links decide what is reachable; the engine need not care
 
     def use_serializer(self, serializer: object) -> None:
         """Replace the engine's snapshot code."""
         self._SyncObj__serializer = serializer
+
+    def use_voters(self, others: Iterable[str], now: float) -> None:
+        """From now on these vote beside this node (fault 7 of consensus.md: not the engine's own membership code)."""
+        before = self.otherNodes
+        voters = [self.nodes[peer] for peer in others]
+        self._SyncObj__updateClusterConfiguration(voters)
+        for node in voters:
+            if node not in before:
+                self._connect(node)
+                # A leader counts who answered lately: one that has just come to vote has not had its chance yet.
+                self._SyncObj__lastResponseTime[node] = now
 
     # ------------------------------------------------------------ what the engine calls
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802 -- mangled name of the engine's method

@@ -8,10 +8,12 @@ as in the Raft paper.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, overload
 
 from pysyncobj.journal import Journal
 
+from raftkv.consensus.configuration import CONFIGURATION
 from raftkv.consensus.messages import Entry
 from raftkv.errors import InvariantError
 
@@ -65,6 +67,10 @@ class WriteAheadLog(Protocol):
     def request_sync(self) -> None: ...
 
 
+def _ignore(*_: object) -> None:
+    return None
+
+
 class JournalAdapter(Journal):
     """pysyncobj's Journal on a WriteAheadLog.
 
@@ -79,6 +85,10 @@ class JournalAdapter(Journal):
         """Entries from here on are kept when the engine compacts; set by the compaction policy."""
         self._first: Entry = (b"", -1, -1)
         self._commit_at_start = max(snapshot_index, 1)
+        self.on_configuration: Callable[[int, bytes], None] = _ignore
+        """Told of every entry that holds a configuration, when it gets into the log."""
+        self.on_truncated: Callable[[int], None] = _ignore
+        """Told from which entry on the log was cut."""
 
     def __len__(self) -> int:
         return self.log.last_index - self.view_first + 1 if self.log.last_index else 0
@@ -124,15 +134,19 @@ class JournalAdapter(Journal):
         if not log.last_index:
             self.view_first = idx
         log.append(idx, term, command)
+        if command[0] == CONFIGURATION:
+            self.on_configuration(idx, command)
 
     def clear(self) -> None:
         self._first = (b"", -1, -1)
         self.log.clear()
+        self.on_truncated(0)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         index = self.view_first + entryFrom
         if index <= self.log.last_index:
             self.log.truncate_from(index)
+            self.on_truncated(index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         index = min(self.view_first + entryTo, self.retain_from or self.view_first + entryTo)

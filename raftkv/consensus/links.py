@@ -4,10 +4,13 @@ A node sends on the connections that it opened and receives on those that it acc
 which of two crossing connections lives. The dialling side introduces itself and both prove that they know the peer
 secret (HMAC-SHA256 over both nonces), before any frame of consensus is read:
 
-    dialler   "RAFTKV1\n" | u32 length | JSON {version, cluster, node, to, boot, client, http, nonce}
-    acceptor  u32 length | JSON {node, boot, client, http, nonce, proof} or {error}
+    dialler   "RAFTKV1\n" | u32 length | JSON {version, cluster, to, purpose, nonce} and what :class:`Introduction` has
+    acceptor  u32 length | JSON {nonce, proof} and its Introduction, or {error}
     dialler   u32 length | JSON {proof}
-    acceptor  u32 length | JSON {ok} or {error}
+    acceptor  u32 length | JSON {ok} or {error, refusal}
+
+Who proves to know the secret is let in, member or not: a node that missed an entry does not know the newest members
+(fault 7e of consensus.md). Whether its disk is the one it joined with is for :class:`Gate` to say.
 
 Nothing is pickled, every length is bounded, and a link that cannot take more drops what it is given: consensus sends
 again what is still needed. What leaves when is decided in :mod:`raftkv.consensus.lanes`.
@@ -18,13 +21,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
+from raftkv.config_values import split_address
 from raftkv.consensus.lanes import Outbound
 from raftkv.consensus.messages import Application, FrameReader, Message, decode
 from raftkv.errors import ProtocolError
@@ -41,10 +46,23 @@ REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 1.0
 
 _LENGTH: Final = struct.Struct("!I")
+_NODE_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
 class HandshakeError(ProtocolError):
-    """The other side is not a member of this cluster, or says that we are not."""
+    """The other side is not of this cluster, or says that we are not; ``refusal``: why this node has no place in it."""
+
+    def __init__(self, message: str, refusal: str = "") -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class NotAdmittedError(HandshakeError):
+    """The other side has no place in the cluster any more; ``verdict``: why."""
+
+    def __init__(self, peer: str, verdict: str) -> None:
+        super().__init__(f"node {peer!r} comes with a disk that has no place in the cluster: {verdict}")
+        self.verdict = verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,20 @@ class Introduction:
     """New at every start: tells a restart from a second node with the same id."""
     client_address: str
     http_address: str
+    peer_address: str = ""
+    """host:port where other members reach this node; need not be what it listens on."""
+    disk: str = ""
+    """Id of the data directory."""
+
+
+class Gate(Protocol):
+    """Who may talk to this node (:class:`raftkv.consensus.membership.Membership`)."""
+
+    def admit(self, peer: str, disk: str, index: int) -> str: ...
+    def refused(self, peer: str, reason: str) -> None: ...
+    def met(self, peer: str, disk: str, address: str) -> None: ...
+    @property
+    def index(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -66,6 +98,7 @@ class PeerInfo:
     client_address: str = ""
     http_address: str = ""
     boot_id: str = ""
+    peer_address: str = ""
 
 
 class _Framed(asyncio.Protocol):
@@ -105,23 +138,31 @@ class Links:
     def __init__(
         self,
         me: Introduction,
-        addresses: dict[str, tuple[str, int]],
+        known: dict[str, str],
         secret: bytes,
         rng: Random,
         report: Callable[..., None],
     ) -> None:
+        """``known``: where members may be found besides the addresses that the configuration has."""
         self.me = me
-        self._addresses = addresses
+        self.gate: Gate
+        """To be set before the start."""
+        self._known = known
+        self._members: dict[str, str] = {}
         self._secret = secret
         self._rng = rng
         self.report = report
-        self.info: dict[str, PeerInfo] = {peer: PeerInfo() for peer in addresses}
+        self.info: dict[str, PeerInfo] = {}
         self._out: dict[str, Outbound] = {}
         self._inbound: dict[str, tuple[str, _Framed, asyncio.StreamWriter]] = {}
-        self._called = {peer: asyncio.Event() for peer in addresses}
+        self._called: dict[str, asyncio.Event] = {}
         """Set when a peer has dialled us."""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._diallers: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        """Whom we dial, and why: a member, or somebody who is to be answered."""
+        self._callers: set[str] = set()
+        """Who dialled us for more than to answer us."""
         self._server: asyncio.Server | None = None
+        self._refused_last = ""
         self._accepting: set[asyncio.Task[None]] = set()
         self.dropped = 0
         self.on_message: Callable[[str, Message], None] = _ignore
@@ -131,15 +172,38 @@ class Links:
 
     # ------------------------------------------------------------ life
     async def start(self, host: str, port: int) -> None:
-        """Listen and dial everybody. Raises OSError when the address is taken."""
+        """Listen and dial the members. Raises OSError when the address is taken."""
         self._server = await asyncio.start_server(self._accept, host, port, limit=READ_BYTES)
-        self._tasks = [asyncio.create_task(self._dial_for_ever(peer)) for peer in sorted(self._addresses)]
+        self.set_members(self._members)
+
+    def set_members(self, members: dict[str, str]) -> None:
+        """From now on these are the others, and their host:port. Links to everybody else end, but for answers."""
+        self._members = members
+        if self._server is None:
+            return
+        for peer in {*self._diallers, *members}:
+            self._dial_or_not(peer)
+
+    def _dial_or_not(self, peer: str) -> None:
+        """Dial members, and dial back who dialled us and waits for answers."""
+        wanted = "member" if peer in self._members else "back" if peer in self._callers else ""
+        purpose, task = self._diallers.get(peer, ("", None))
+        if wanted == purpose:
+            return
+        if task is not None:
+            task.cancel()
+            del self._diallers[peer]
+        if wanted:
+            self.info.setdefault(peer, PeerInfo())
+            self._called.setdefault(peer, asyncio.Event())
+            self._diallers[peer] = (wanted, asyncio.create_task(self._dial_for_ever(peer, wanted)))
 
     async def stop(self) -> None:
         """Close everything."""
-        for task in (*self._tasks, *self._accepting):
+        tasks = [*(task for _, task in self._diallers.values()), *self._accepting]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._accepting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
         for link in list(self._out.values()):
@@ -158,22 +222,28 @@ class Links:
             self.dropped += 1
         return sent
 
-    def address(self, peer: str) -> tuple[str, int]:
-        """Where ``peer`` listens for other members."""
-        return self._addresses[peer]
+    def addresses(self, peer: str) -> list[str]:
+        """Where ``peer`` may be found, best first: what it said itself, what the group knows, what the settings say."""
+        info = self.info.get(peer)
+        said = info.peer_address if info is not None else ""
+        return list(dict.fromkeys(filter(None, (said, self._members.get(peer, ""), self._known.get(peer, "")))))
 
     def connected(self, peer: str) -> bool:
         """Whether messages to ``peer`` can leave now."""
         link = self._out.get(peer)
         return link is not None and not link.transport.is_closing()
 
-    async def _dial_for_ever(self, peer: str) -> None:
+    async def _dial_for_ever(self, peer: str, purpose: str) -> None:
         delay = REDIAL_MIN_S
         last = ""
+        attempt = 0
         while True:
             try:
-                link = await self._dial(peer)
+                link = await self._dial(peer, purpose, attempt)
             except (TimeoutError, OSError, asyncio.IncompleteReadError, HandshakeError, ValueError) as error:
+                attempt += 1
+                if isinstance(error, HandshakeError) and error.refusal:
+                    self.gate.refused(peer, error.refusal)
                 text = f"{type(error).__name__}: {error}"
                 if text != last and not isinstance(error, ConnectionError):
                     self.report("peer link refused", peer=peer, error=text)
@@ -202,31 +272,39 @@ class Links:
         called.clear()
         return True
 
-    async def _dial(self, peer: str) -> Outbound:
-        host, port = self._addresses[peer]
+    async def _dial(self, peer: str, purpose: str, attempt: int) -> Outbound:
+        addresses = self.addresses(peer)
+        if not addresses:
+            msg = f"no address of {peer} is known"
+            raise HandshakeError(msg)
+        address = addresses[attempt % len(addresses)]
+        host, port = split_address(address)
         async with asyncio.timeout(HANDSHAKE_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                await self._introduce(peer, reader, writer)
+                await self._introduce(peer, purpose, address, reader, writer)
                 _tune(writer)
                 return Outbound(reader, writer)
             except BaseException:
                 writer.close()
                 raise
 
-    async def _introduce(self, peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _introduce(
+        self, peer: str, purpose: str, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         nonce = self._nonce()
         hello = self._hello() | {"version": PROTOCOL_VERSION, "cluster": self.me.cluster_id, "to": peer, "nonce": nonce}
+        hello["purpose"] = purpose
         writer.write(MAGIC + _pack(hello))
         answer = await _read(reader)
         if answer.get("node") != peer:
-            msg = f"{self._addresses[peer]} is node {answer.get('node')!r}, not {peer!r}"
+            msg = f"{address} is node {answer.get('node')!r}, not {peer!r}"
             raise HandshakeError(msg)
         theirs = str(answer.get("nonce", ""))
         self._check_proof(answer, "acceptor", nonce, theirs)
         writer.write(_pack({"proof": self._proof("dialler", nonce, theirs)}))
         await _read(reader)
-        self._learn(peer, answer)
+        self._admit(peer, answer)
 
     # ------------------------------------------------------------ in
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -236,10 +314,13 @@ class Links:
             task.add_done_callback(self._accepting.discard)
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                peer, boot = await self._welcome(reader, writer)
+                peer, boot, back = await self._welcome(reader, writer)
         except HandshakeError as error:
-            self.report("peer refused", address=str(writer.get_extra_info("peername")), error=error.message)
-            writer.write(_pack({"error": error.message}))
+            if error.message != self._refused_last:
+                self._refused_last = error.message
+                self.report("peer refused", address=str(writer.get_extra_info("peername")), error=error.message)
+            verdict = error.verdict if isinstance(error, NotAdmittedError) else ""
+            writer.write(_pack({"error": error.message, "refusal": verdict}))
             writer.close()
             return
         except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
@@ -253,14 +334,21 @@ class Links:
         if old is not None:
             old[2].transport.abort()
         self._inbound[peer] = (boot, protocol, writer)
-        self._called[peer].set()
+        if back:
+            self._callers.discard(peer)
+        else:
+            self._callers.add(peer)
+        self._dial_or_not(peer)
+        if peer in self._called:
+            self._called[peer].set()
         early = bytes(cast("Any", reader)._buffer)
         transport.set_protocol(protocol)
         if early:
             protocol.data_received(early)
         transport.resume_reading()
 
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, str]:
+    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, str, bool]:
+        """(who, its boot id, whether it dialled only to answer us)."""
         if await reader.readexactly(len(MAGIC)) != MAGIC:
             msg = "not a raftkv peer (wrong magic); clients use the other port"
             raise HandshakeError(msg)
@@ -271,9 +359,9 @@ class Links:
         proof = self._proof("acceptor", theirs, nonce)
         writer.write(_pack(self._hello() | {"nonce": nonce, "proof": proof}))
         self._check_proof(await _read(reader), "dialler", theirs, nonce)
+        self._admit(peer, hello)
         writer.write(_pack({"ok": True}))
-        self._learn(peer, hello)
-        return peer, boot
+        return peer, boot, hello.get("purpose") == "back"
 
     def _check_hello(self, hello: dict[str, Any], peer: str, boot: str) -> None:
         if hello.get("version") != PROTOCOL_VERSION:
@@ -285,11 +373,11 @@ class Links:
         if hello.get("to") != self.me.node_id:
             msg = f"meant for node {hello.get('to')!r}, this is {self.me.node_id!r}"
             raise HandshakeError(msg)
+        if not _NODE_ID.fullmatch(peer):
+            msg = f"{peer[:128]!r} is not a node id"
+            raise HandshakeError(msg)
         if peer == self.me.node_id:
             msg = f"node id {peer!r} is this node's own: two nodes were started with the same --id"
-            raise HandshakeError(msg)
-        if peer not in self._addresses:
-            msg = f"node {peer!r} is not among this node's peers ({', '.join(sorted(self._addresses))})"
             raise HandshakeError(msg)
         old = self._inbound.get(peer)
         if old is not None and old[0] != boot and not old[2].transport.is_closing():
@@ -301,11 +389,16 @@ class Links:
         current = self._inbound.get(peer)
         if current is not None and current[1] is protocol:
             del self._inbound[peer]
+            self._callers.discard(peer)
+            self._dial_or_not(peer)
 
     # ------------------------------------------------------------ proof
     def _hello(self) -> dict[str, Any]:
         me = self.me
-        return {"node": me.node_id, "boot": me.boot_id, "client": me.client_address, "http": me.http_address}
+        return {
+            "node": me.node_id, "boot": me.boot_id, "client": me.client_address, "http": me.http_address,
+            "peer": me.peer_address, "disk": me.disk, "configuration": self.gate.index,
+        }  # fmt: skip
 
     def _nonce(self) -> str:
         return f"{self._rng.getrandbits(256):064x}"
@@ -320,8 +413,17 @@ class Links:
             msg = "the peer secret differs: set the same peer_secret on every node"
             raise HandshakeError(msg)
 
-    def _learn(self, peer: str, hello: dict[str, Any]) -> None:
-        self.info[peer] = PeerInfo(str(hello.get("client", "")), str(hello.get("http", "")), str(hello.get("boot", "")))
+    def _admit(self, peer: str, hello: dict[str, Any]) -> None:
+        """Its proof was right; learn what it says, unless its disk has no place in the group any more."""
+        client, http, boot, address, disk = (
+            str(hello.get(name, "")) for name in ("client", "http", "boot", "peer", "disk")
+        )
+        index = hello.get("configuration")
+        verdict = self.gate.admit(peer, disk, index if isinstance(index, int) else 0)
+        if verdict:
+            raise NotAdmittedError(peer, verdict)
+        self.info[peer] = PeerInfo(client, http, boot, address)
+        self.gate.met(peer, disk, address)
 
 
 def _pack(value: dict[str, Any]) -> bytes:
@@ -343,7 +445,7 @@ async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
         msg = "handshake message is not an object"
         raise HandshakeError(msg)
     if "error" in value:
-        raise HandshakeError(str(value["error"]))
+        raise HandshakeError(str(value["error"]), str(value.get("refusal", "")))
     return value
 
 

@@ -9,19 +9,20 @@ from random import Random, SystemRandom
 from typing import Final, Protocol
 
 from raftkv.clock import Clock
+from raftkv.consensus.configuration import Configuration
 from raftkv.consensus.core import Timing
 from raftkv.consensus.journal import WriteAheadLog
-from raftkv.consensus.links import Introduction, Links
+from raftkv.consensus.links import Introduction, Links, PeerInfo
 from raftkv.consensus.messages import Application, Message
 from raftkv.consensus.replica import Compaction, Machine, Replica
 from raftkv.consensus.snapshots import Store, Writer
 from raftkv.errors import NoLeaderError, RaftKVError
-from raftkv.replicator import Applied, PeerStatus, ReadReady, ReplicationStatus
+from raftkv.replicator import Applied, MembershipChange, PeerStatus, ReadReady, ReplicationStatus
 
 TICKS_PER_HEARTBEAT: Final = 5
 COMMIT_NOTICE_S: Final = 0.002
 """How long followers wait for a new commit index when no entry carries it to them."""
-TRANSFER_RETRY_S: Final = 0.002
+NOT_MET: Final = PeerInfo()
 
 
 def _discard(_handle: object) -> None:
@@ -41,8 +42,10 @@ class RaftNode:
     def __init__(
         self,
         me: Introduction,
-        peers: dict[str, tuple[str, int]],
+        first: Configuration,
         *,
+        known: dict[str, str],
+        waits_to_join: bool,
         listen: tuple[str, int],
         secret: bytes,
         log: CommittedLog,
@@ -55,18 +58,22 @@ class RaftNode:
         snapshot_file: str,
         report: Callable[..., None],
     ) -> None:
-        """``peers`` are the other members' peer addresses; ``report(message, **fields)`` logs."""
+        """``first`` is the configuration that the cluster began with, ``known`` where members may be found besides the
+        addresses in the configuration (id to host:port), ``report(message, **fields)`` logs.
+        """
         self.me = me
         self._listen = listen
         self._log = log
         self._clock = clock
         self._report = report
         self._timing = timing
-        others = {peer: address for peer, address in peers.items() if peer != me.node_id}
-        self.links = Links(me, others, secret, SystemRandom(), report)
+        self.links = Links(me, known, secret, SystemRandom(), report)
         self.replica = Replica(
             me.node_id,
-            others,
+            first,
+            disk=me.disk,
+            address=me.peer_address,
+            waits_to_join=waits_to_join,
             log=log,
             store=store,
             writer=writer,
@@ -79,9 +86,13 @@ class RaftNode:
             compaction=compaction,
             snapshot_file=snapshot_file,
         )
+        self.links.gate = membership = self.replica.membership
         self.links.on_message = self._on_message
         self.links.on_link = self._on_link
         self.links.on_bytes = self._on_bytes
+        membership.on_change = self._on_configuration
+        self.replica.replication.on_left = self._set_members
+        self._set_members()
         self.replica.on_leader_change = self._on_leader_change
         self.replica.on_reads = self._schedule_reads
         self.replica.snapshots.on_written = self._on_snapshot
@@ -186,6 +197,18 @@ class RaftNode:
         if not self._stopped:
             self.replica.on_durable()
 
+    def _on_configuration(self, configuration: Configuration) -> None:
+        self._report("members", members=configuration.listed(), index=configuration.index)
+        self._set_members()
+
+    def _set_members(self) -> None:
+        """Links to all other members, and to those that still have to be told that they are members no more."""
+        me = self.me.node_id
+        members = {one.node_id: one.address for one in self.replica.membership.latest.members if one.node_id != me}
+        for peer in self.replica.replication.leaving:
+            members.setdefault(peer, "")
+        self.links.set_members(members)
+
     def _on_leader_change(self, leader: str) -> None:
         self._report("leader changed", leader=leader or "none", term=self.replica.core.term)
         for listener in self.on_leader_change:
@@ -250,17 +273,20 @@ class RaftNode:
             pending=replica.pending,
             halted=core.halted,
             leader_changes=replica.leader_changes,
-            peers={peer: self._peer_status(peer) for peer in core.peers},
+            voter=core.votes,
+            configuration_index=replica.membership.index,
+            changing=replica.membership.busy,
+            peers={peer: self._peer_status(peer) for peer in core.others},
         )
 
     def _peer_status(self, peer: str) -> PeerStatus:
-        replica, info = self.replica, self.links.info[peer]
+        replica, info = self.replica, self.links.info.get(peer, NOT_MET)
         progress = replica.replication.progress.get(peer) if replica.core.is_leader else None
         contact = replica.replication.contact.get(peer)
-        host, port = self.links.address(peer)
         return PeerStatus(
             node_id=peer,
-            peer_address=f"{host}:{port}",
+            voter=peer in replica.core.peers,
+            peer_address=next(iter(self.links.addresses(peer)), ""),
             client_address=info.client_address,
             http_address=info.http_address,
             connected=self.links.connected(peer),
@@ -270,30 +296,13 @@ class RaftNode:
 
     def transfer_leadership(self, node_id: str | None, done: Callable[[RaftKVError | None], None]) -> None:
         """New proposals are refused (definitely not done) until the follower has everything and takes over."""
-        replica = self.replica
-        target = node_id or replica.best_successor()
-        if not replica.core.is_leader:
-            done(NoLeaderError("this node does not lead; ask the leader"))
-        elif target not in replica.core.peers:
-            done(NoLeaderError(f"no member {node_id!r} that could take over", code="ERR"))
-        else:
-            deadline = self._clock.monotonic() + self._timing.election_max_s
-            self._try_transfer(target, deadline, done)
+        self.replica.transfer.start(node_id or "", done)
+        self._schedule_tick()
 
-    def _try_transfer(self, target: str, deadline: float, done: Callable[[RaftKVError | None], None]) -> None:
-        replica = self.replica
-        if not replica.core.is_leader:
-            if replica.core.engine.leader_id or self._clock.monotonic() > deadline:
-                done(None)
-                return
-        elif self._clock.monotonic() > deadline:
-            replica.transferring_to = ""
-            done(NoLeaderError(f"{target} did not take over in time; this node still leads", code="ERR"))
-            return
-        else:
-            replica.hand_over(target)
-        if self._loop is not None and not self._stopped:
-            self._loop.call_later(TRANSFER_RETRY_S, self._try_transfer, target, deadline, done)
+    def change_membership(self, change: MembershipChange, done: Applied) -> None:
+        """One change at a time; ``done`` gets the :class:`Configuration` once it is committed, or why not."""
+        self.replica.membership.change(change, done)
+        self._schedule_tick()
 
     def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None:
         self._snapshot_waiters.append(done)

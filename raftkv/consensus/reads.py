@@ -205,6 +205,13 @@ class ReadIndex:
             for number in sorted(pending):
                 self._wait_again(pending.pop(number))
 
+    def voters_changed(self) -> None:
+        """Rounds in flight asked another group: their reads wait for a round of this one."""
+        peers = self._core.peers
+        self._answered_last = [peer for peer in self._answered_last if peer in peers]
+        self._answered_last += [peer for peer in peers if peer not in self._answered_last]
+        self.leadership_changed()
+
     # ------------------------------------------------------------ messages
     def on_probe(self, peer: str, message: ReadProbe) -> bool:
         """A leader asks; the caller has checked that it is ours. True: answered."""
@@ -212,7 +219,12 @@ class ReadIndex:
 
     def on_probe_ack(self, peer: str, message: ReadProbeAck) -> None:
         waiting = self._rounds.get(message.round)
-        if waiting is not None and message.term == self._core.term and self._core.is_leader:
+        if (
+            waiting is not None
+            and message.term == self._core.term
+            and self._core.is_leader
+            and peer in self._core.peers
+        ):
             waiting.acks.add(peer)
             self._confirm(message.round, waiting)
 

@@ -18,11 +18,14 @@ from typing import Any, Final, Protocol
 
 from raftkv.consensus import seams
 from raftkv.consensus.appends import AppendGuard
+from raftkv.consensus.configuration import CONFIGURATION, Configuration, unwrap
 from raftkv.consensus.core import Core, Timing, Wire
 from raftkv.consensus.durability import DurabilityGuard
 from raftkv.consensus.election import ElectionGuard
 from raftkv.consensus.engine import REGULAR, Deliver, Engine, EngineTransport, configuration
 from raftkv.consensus.journal import JournalAdapter, WriteAheadLog
+from raftkv.consensus.leadership import Transfer
+from raftkv.consensus.membership import Membership
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -91,13 +94,16 @@ class _Pending:
 
 
 class Replica:
-    """A voting member with a fixed set of peers."""
+    """A member of the group, or a node that waits to become one."""
 
     def __init__(
         self,
         node_id: str,
-        peers: Iterable[str],
+        first: Configuration,
         *,
+        disk: str = "",
+        address: str = "",
+        waits_to_join: bool = False,
         log: WriteAheadLog,
         store: Store,
         writer: Writer,
@@ -110,34 +116,34 @@ class Replica:
         compaction: Compaction,
         snapshot_file: str,
     ) -> None:
-        """``snapshot_file`` is any existing file: the engine only tests that there is one when a snapshot exists.
+        """``first`` is the configuration that the group began with; it counts until log or snapshot hold another.
+
+        ``disk`` and ``address`` are what this node says of itself (see :mod:`raftkv.consensus.configuration`). A node
+        that ``waits_to_join`` has an empty ``first`` and does nothing until a leader finds it.
+
+        ``snapshot_file`` is any existing file: the engine only tests that there is one when a snapshot exists.
 
         Raises InvariantError when the log begins behind what a snapshot covers.
         """
         seams.install(monotonic, rng)
-        others = tuple(sorted(set(peers) - {node_id}))
         newest = store.newest()
-        journal = JournalAdapter(log, newest.meta.index if newest else 0)
-        self.core = core = Core(node_id, others, timing, log, journal, wire, monotonic, wall_ms, rng)
+        covered = newest.meta.index if newest else 0
+        journal = JournalAdapter(log, covered)
+        self.core = core = Core(node_id, (), timing, log, journal, wire, monotonic, wall_ms, rng)
         self.machine = machine
         self.durability = DurabilityGuard(core)
         self.election = ElectionGuard(core)
         self.replication = Replication(core, self.durability)
+        self.membership = Membership(core, self.replication, disk, address, waits_to_join=waits_to_join)
+        self.membership.start((newest and unwrap(newest.meta.extra)[0]) or first, log, covered)
         self.appends = AppendGuard(core, self.election, self.durability)
         self.reads = ReadIndex(core)
-        self.snapshots = Snapshots(core, self.replication, store, writer, machine.dump, machine.load)
-        covered = newest.meta.index if newest else 0
+        self.snapshots = Snapshots(core, self.replication, self.membership, store, writer, machine.dump, machine.load)
+        self.transfer = Transfer(core, self.replication)
         if log.last_index and log.first_index > max(covered - 1, 1):
             # Also when an older snapshot is left: loading it would clear entries that this node has acknowledged.
             core.halt(f"the log begins at entry {log.first_index}, and the newest valid snapshot ends at {covered}")
-        core.transport = EngineTransport(self._outgoing)
-        conf = configuration(
-            heartbeat_s=timing.heartbeat_s,
-            fallback_s=timing.election_max_s,
-            snapshot_file=snapshot_file if newest else None,
-        )
-        core.engine = Engine(node_id, others, conf, journal, core.transport, self._apply, self.replication.send_all)
-        core.engine.use_serializer(self.snapshots)
+        self._make_engine(journal, snapshot_file if newest else None)
         self._compaction = compaction
         self._pending: deque[_Pending] = deque()
         self._finished: list[tuple[Applied, object, RaftKVError | None]] = []
@@ -148,11 +154,26 @@ class Replica:
         self._was_leader = False
         self._started = False
         self.leader_changes = 0
-        self.transferring_to = ""
         self.on_leader_change: Callable[[str], None] | None = None
         self.on_reads: Callable[[], None] | None = None
         """Arranges for ``reads.pump()`` once what else has arrived is taken in, so that it shares the next round."""
         self._handlers = self._make_handlers()
+
+    def _make_engine(self, journal: JournalAdapter, snapshot_file: str | None) -> None:
+        core, membership = self.core, self.membership
+        core.transport = EngineTransport(self._outgoing)
+        conf = configuration(
+            heartbeat_s=core.timing.heartbeat_s, fallback_s=core.timing.election_max_s, snapshot_file=snapshot_file
+        )
+        core.engine = Engine(
+            core.node_id, core.peers, conf, journal, core.transport, self._apply, self.replication.send_all
+        )
+        core.engine.use_serializer(self.snapshots)
+        journal.on_configuration = membership.appended
+        journal.on_truncated = membership.truncated
+        membership.propose = self.propose
+        membership.hand_over = lambda: self.transfer.start("", _forget)
+        membership.on_voters = self.reads.voters_changed
 
     def _make_handlers(self) -> dict[type[Any], Callable[[str, Any], object]]:
         return {
@@ -181,10 +202,12 @@ class Replica:
             return
         self.replication.heard_from(peer)
         handler = self._handlers.get(type(message))
-        if handler is None or peer not in core.peers:
+        if handler is None:
             core.count("messages_ignored")
             return
         self._guarded(lambda: handler(peer, message))
+        if self.transfer.target:
+            core.wants_tick = True
         if core.log.sequence > core.log.durable_sequence:
             core.log.request_sync()
         if type(message) in _READ_MESSAGES:
@@ -206,20 +229,21 @@ class Replica:
             self._guarded(self._tick)
         if core.halted:
             self._fail_pending()
+            self.transfer.tick()
         self.reads.pump()
         self._run_callbacks()
 
     def on_durable(self) -> None:
         """The log reports that more of it is durable."""
         self.durability.on_durable()
-        if self.core.wants_tick or not self.core.peers:
+        if self.core.wants_tick or self.core.alone:
             self.tick()
 
     def _tick(self) -> None:
         core = self.core
         if self._started:
             self.election.tick()
-        if core.peers or core.log.durable_sequence >= core.log.sequence or not self._started:
+        if not core.alone or core.log.durable_sequence >= core.log.sequence or not self._started:
             # Alone, the engine would commit what is not durable yet: it waits for its log instead.
             core.engine.doTick(0.0)
             self.snapshots.settle()
@@ -227,6 +251,8 @@ class Replica:
         if core.journal.view_first != core.log.first_index:
             core.journal.view_first = core.log.first_index
         self._note_leader()
+        self.membership.tick()
+        self.transfer.tick()
         self.snapshots.send()
         self._expire_pending()
         if core.monotonic() >= self._compact_due:
@@ -269,7 +295,10 @@ class Replica:
 
     # ------------------------------------------------------------ proposals
     def propose(self, payload: bytes, done: Applied) -> None:
-        """Order ``payload`` (first byte 0); ``done`` gets the result of apply, or an error."""
+        """Order ``payload``; ``done`` gets the result of apply, or an error.
+
+        Its first byte says what it is: 0 for the state machine, :data:`CONFIGURATION` for a change of the group.
+        """
         core = self.core
         if core.halted:
             done(None, NodeStoppedError(core.halted))
@@ -277,8 +306,8 @@ class Replica:
             done(None, NoLeaderError("this node does not lead"))
         elif core.log.failed is not None:
             done(None, NodeStoppedError(f"the log cannot be written: {core.log.failed}"))
-        elif self.transferring_to:
-            done(None, NoLeaderError(f"leadership is being handed to {self.transferring_to}"))
+        elif self.transfer.target:
+            done(None, NoLeaderError(f"leadership is being handed to {self.transfer.target}"))
         elif len(self._pending) >= PENDING_MAX:
             done(None, BusyError(f"{PENDING_MAX} batches are waiting for the quorum"))
         else:
@@ -301,7 +330,11 @@ class Replica:
 
     def _apply(self, index: int, entry: bytes) -> None:
         """The engine found ``entry`` committed."""
-        result = self.machine.apply(index, entry) if entry[0] == REGULAR else None
+        result: object = None
+        if entry[0] == REGULAR:
+            result = self.machine.apply(index, entry)
+        elif entry[0] == CONFIGURATION:
+            result = self.membership.on_applied(index, entry)
         self._log_bytes += len(entry)
         if not self._marks or self._log_bytes - self._marks[-1][1] >= MARK_BYTES:
             self._marks.append((index, self._log_bytes))
@@ -342,7 +375,6 @@ class Replica:
         if leads != self._was_leader:
             self._was_leader = leads
             self.reads.leadership_changed()
-            self.transferring_to = ""
         if leader != self._leader:
             self._leader = leader
             self.reads.leadership_changed()
@@ -350,28 +382,6 @@ class Replica:
                 self.leader_changes += 1
             if self.on_leader_change is not None:
                 self.on_leader_change(leader)
-
-    def best_successor(self) -> str:
-        """The follower that holds most of the log and was heard of last; empty when there is none."""
-        progress = self.replication.progress
-        contact = self.replication.contact
-        alive = [
-            peer
-            for peer in self.core.peers
-            if self.core.monotonic() - contact.get(peer, -1e9) < self.core.timing.election_min_s and peer in progress
-        ]
-        return max(alive, key=lambda peer: (progress[peer].match_index, peer), default="")
-
-    def hand_over(self, peer: str) -> bool:
-        """Ask ``peer`` to take over if it holds everything; True when it was asked. Call again until it is."""
-        core = self.core
-        progress = self.replication.progress.get(peer)
-        if not core.is_leader or progress is None:
-            return False
-        self.transferring_to = peer
-        if progress.match_index == core.log.last_index and core.committed == core.log.last_index:
-            return core.wire.send(peer, TimeoutNow(core.term))
-        return False
 
     # ------------------------------------------------------------ compaction
     @property
@@ -404,6 +414,10 @@ class Replica:
     def take_snapshot(self) -> None:
         """Write a snapshot of the state as it is now, unless one is being written."""
         self.snapshots.request()
+
+
+def _forget(_error: RaftKVError | None) -> None:
+    return None
 
 
 def _where(error: BaseException) -> str:

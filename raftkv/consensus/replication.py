@@ -16,6 +16,7 @@ Faults of the engine that this stops (consensus.md 1, 12, 15):
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,6 +46,12 @@ class Progress:
     probe_sent: float = -1e9
     floor: int = 0
     """Resets that answer an append up to this sequence are of an older flight."""
+    began: int = 0
+    """Replies to appends up to this sequence are of another life of this follower as a member."""
+    leaves_at: int = 0
+    """Index of the configuration that removes it; 0 for a member. It still learns that this is committed."""
+    told_at: int = 0
+    """Sequence of the append that tells it so."""
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)
     """(last index, bytes) of each unacknowledged append."""
     in_flight_bytes: int = 0
@@ -62,6 +69,10 @@ class Progress:
         self.in_flight_bytes = 0
 
 
+def _nothing() -> None:
+    return None
+
+
 class Replication:
     """The leader's side: one Progress a follower, fresh in every term."""
 
@@ -73,6 +84,9 @@ class Replication:
         self.progress: dict[str, Progress] = {}
         self.contact: dict[str, float] = {}
         self._down: set[str] = set()
+        self.leaving: tuple[str, ...] = ()
+        """Former members that still have to be told."""
+        self.on_left: Callable[[], None] = _nothing
 
     # ------------------------------------------------------------ links
     def link_up(self, peer: str) -> None:
@@ -100,9 +114,44 @@ class Replication:
             self._term = core.term
             start = core.log.last_index + 1
             now = core.monotonic()
-            self.progress = {peer: Progress(start, last_progress=now) for peer in core.peers}
+            self.progress = {peer: Progress(start, last_progress=now) for peer in core.others}
+            self.leaving = ()
         for peer, progress in self.progress.items():
             self._send(peer, progress)
+        if self.leaving:
+            self._let_go()
+
+    def members_changed(self, index: int) -> None:
+        """The configuration of entry ``index`` counts from now on."""
+        core = self._core
+        if not core.is_leader or self._term != core.term:
+            return
+        for peer in core.others:
+            progress = self.progress.get(peer)
+            if progress is None or progress.leaves_at:
+                self._durability.forget(peer)
+                start = core.log.last_index + 1
+                self.progress[peer] = Progress(start, last_progress=core.monotonic(), began=self._sequence)
+        self.leaving = tuple(peer for peer in self.progress if peer not in core.others)
+        for peer in self.leaving:
+            self.progress[peer].leaves_at = self.progress[peer].leaves_at or index
+        self._durability.pass_on_all()
+
+    def _let_go(self) -> None:
+        """Forget those that do not answer any more."""
+        for peer in self.leaving:
+            if self._core.committed >= self.progress[peer].leaves_at and not self.is_alive(peer):
+                self._forget(peer)
+
+    def _forget(self, peer: str) -> None:
+        del self.progress[peer]
+        self._durability.forget(peer)
+        self.leaving = tuple(one for one in self.leaving if one != peer)
+        self.on_left()
+
+    def is_alive(self, peer: str) -> bool:
+        """Whether it was heard of lately."""
+        return self._core.monotonic() - self.contact.get(peer, -1e9) < self._core.timing.election_min_s
 
     def _send(self, peer: str, progress: Progress) -> None:
         core, log = self._core, self._core.log
@@ -174,6 +223,8 @@ class Replication:
         if not sent:
             return False
         progress.sent_commit = commit
+        if progress.leaves_at and not progress.told_at and commit >= progress.leaves_at:
+            progress.told_at = self._sequence
         if entries:
             if not progress.in_flight:
                 progress.last_progress = now
@@ -202,6 +253,12 @@ class Replication:
         progress = self.progress.get(peer)
         if message.term != core.term or not core.is_leader or progress is None or self._term != core.term:
             core.count("stale_replies")
+            return
+        if message.sequence <= progress.began:
+            core.count("stale_replies")
+            return
+        if progress.told_at and message.sequence >= progress.told_at and message.success:
+            self._forget(peer)
             return
         if message.reset and not message.success:
             self._reset(peer, progress, message)

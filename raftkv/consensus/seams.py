@@ -29,12 +29,14 @@ OVERRIDDEN: Final = {
 CALLED: Final = {
     "_isLeader": "the role, without the whole status",
     "_getLeader": "whom this node follows",
+    "_SyncObj__updateClusterConfiguration": "who votes; the rules of changing it are ours",
 }
 """Methods without a public name that we call."""
 
 REPLACED: Final = {
     "_SyncObj__serializer": "snapshots are checksummed, streamed and aligned with the log",
     "_poller": "the event loop polls, not the engine",
+    "_SyncObj__lastResponseTime": "who comes to vote under a leader has its chance to answer",
 }
 """Attributes of an engine that are set from outside."""
 

@@ -19,7 +19,9 @@ from pysyncobj.config import SERIALIZER_STATE
 
 from persistence.errors import SnapshotError
 from persistence.snapshots import EXTRA_BYTES_MAX, snapshot_name
+from raftkv.consensus.configuration import unwrap, wrap
 from raftkv.consensus.core import Core
+from raftkv.consensus.membership import Membership
 from raftkv.consensus.messages import Entry, SnapshotAck, SnapshotChunk
 from raftkv.consensus.replication import Replication
 
@@ -31,7 +33,7 @@ NO_OP: Final = b"\x01"
 
 
 class Meta(Protocol):
-    """Where a snapshot ends; ``extra`` is the payload of its last entry."""
+    """Where a snapshot ends; ``extra`` is its configuration and the payload of its last entry."""
 
     @property
     def index(self) -> int: ...
@@ -98,6 +100,7 @@ class Snapshots:
         self,
         core: Core,
         replication: Replication,
+        membership: Membership,
         store: Store,
         writer: Writer,
         dump: Callable[[], Iterable[bytes]],
@@ -105,6 +108,7 @@ class Snapshots:
     ) -> None:
         self._core = core
         self._replication = replication
+        self._membership = membership
         self._store = store
         self._writer = writer
         self._dump = dump
@@ -160,13 +164,15 @@ class Snapshots:
     def serialize(self, data: tuple[None, Entry, Entry, object], compact_to: int) -> None:
         """The engine wants a snapshot that ends with the entry ``data[1]``."""
         payload, index, term = data[1]
-        if len(payload) > EXTRA_BYTES_MAX:
+        # Fault 7c of consensus.md: the configuration as of that entry, not a newer one that may never be committed.
+        extra = wrap(self._membership.applied, payload)
+        if len(extra) > EXTRA_BYTES_MAX:
             self._core.count("snapshots_postponed")  # the entry itself must fit into the snapshot's header
             return
         self._requested = False
         self._writing = (index, compact_to)
         self.started = self._core.monotonic()
-        self._writer.start(index, term, payload, self._dump)
+        self._writer.start(index, term, extra, self._dump)
 
     def deserialize(self) -> tuple[None, Entry, Entry, list[object]]:
         """Load the newest snapshot into the state machine; tell the engine where the log goes on."""
@@ -181,7 +187,10 @@ class Snapshots:
             core.halt(f"snapshot cannot be loaded: {error!r}")
             raise
         meta = info.meta
-        last: Entry = (meta.extra, meta.index, meta.term)
+        configuration, payload = unwrap(meta.extra)
+        if configuration is not None:
+            self._membership.reset(configuration)
+        last: Entry = (payload, meta.index, meta.term)
         before: Entry = (NO_OP, meta.index - 1, meta.term)
         log = core.log
         if log.term_at(meta.index) == meta.term and log.term_at(meta.index - 1) is not None:

@@ -194,7 +194,7 @@ class Forwarder:
             return
         leader = self._raft.leader_id
         held, self._held = self._held, deque()
-        if self._raft.is_leader and not self._raft.replica.transferring_to:
+        if self._raft.is_leader and not self._raft.replica.transfer.target:
             for ticket, _ in held:
                 self._proposer.add(ticket)
         elif leader and leader != self._raft.me.node_id and self._raft.links.connected(leader):

@@ -25,6 +25,7 @@ from raftkv import __version__
 from raftkv.clock import Clock, SystemClock
 from raftkv.config import Settings
 from raftkv.config_values import split_address
+from raftkv.consensus.configuration import Configuration, Member
 from raftkv.consensus.core import Timing
 from raftkv.consensus.fork import ForkedWriter
 from raftkv.consensus.links import Introduction
@@ -125,7 +126,7 @@ class ServerNode(Routing, Accounting):
             self._housekeeper.cancel()
         if self._server is not None:
             self._server.close()
-        if self.raft.is_leader and self.raft.replica.core.peers:
+        if self.raft.is_leader and not self.raft.replica.core.alone:
             await self._hand_over()
         for client in self.clients:
             client.close()
@@ -268,11 +269,18 @@ def _make_raft(
         lambda index, term, extra: store.begin(SnapshotMeta(index, term, extra), settings.snapshot_level),
         lambda index, term, extra: store.adopt(SnapshotMeta(index, term, extra)),
     )
-    peers = {peer: split_address(address) for peer, address in settings.peers.items()}
+    first = Configuration.of(Member(peer, address) for peer, address in settings.peers.items() if not settings.join)
+    known = {peer: address for peer, address in settings.peers.items() if peer != settings.node_id}
+    me = Introduction(
+        settings.cluster_id, settings.node_id, boot_id, settings.advertise, settings.http_listen,
+        settings.peer_advertise, directory.disk_id,
+    )  # fmt: skip
     minimum_s = settings.election_timeout_ms / 1000
     return RaftNode(
-        Introduction(settings.cluster_id, settings.node_id, boot_id, settings.advertise, settings.http_listen),
-        peers,
+        me,
+        first,
+        known=known,
+        waits_to_join=settings.join,
         listen=split_address(settings.peer_listen),
         secret=settings.peer_secret.encode(),
         log=log,
@@ -293,7 +301,10 @@ def run(settings: Settings) -> int:
     gc.set_threshold(*GC_GENERATIONS)
     sys.setswitchinterval(0.0001)  # the log's thread must not wait 5 ms for the interpreter when its fsync is done
     try:
-        directory = DataDirectory.open(str(settings.data_dir), node_id=settings.node_id, cluster_id=settings.cluster_id)
+        directory = DataDirectory.open(
+            str(settings.data_dir), node_id=settings.node_id, cluster_id=settings.cluster_id,
+            new_disk_id=secrets.token_hex(8),
+        )  # fmt: skip
     except PersistenceError as error:
         return _refuse(str(error))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ class Wire:
         self.leader_id = ""
         self.links = self
         self.core = type("Core", (), {"term": 1, "halted": ""})()
-        self.replica = type("Replica", (), {"transferring_to": "", "core": self.core})()
+        self.replica = type("Replica", (), {"transfer": SimpleNamespace(target=""), "core": self.core})()
         self.sent: list[tuple[str, bytes]] = []
 
     def connected(self, _peer: str) -> bool:

@@ -31,7 +31,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "raftkv.store": frozenset({"errors", "protocol"}),
     "raftkv.commands": frozenset({"errors", "protocol", "store"}),
     "raftkv.machine": frozenset({"errors", "protocol", "store", "commands"}),
-    "raftkv.consensus": frozenset({"errors", "clock", "replicator"}),
+    "raftkv.consensus": frozenset({"errors", "clock", "config_values", "replicator"}),
     "raftkv.server": frozenset(
         {
             "errors",

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import json
 import struct
+from dataclasses import replace
 from functools import wraps
 from random import Random
 
@@ -20,7 +21,7 @@ from raftkv.consensus.messages import AppendEntries, Application, Heartbeat, Ter
 from raftkv.errors import ProtocolError
 
 LOOPBACK = "127.0.0.1"
-NOBODY = (LOOPBACK, 1)
+NOBODY = f"{LOOPBACK}:1"
 SECRET = b"secret"
 WAIT_S = 20
 LARGE_BYTES = 32 * 1024 * 1024
@@ -51,14 +52,35 @@ class Changes:
             await self._changed.wait()
 
 
+class Gate:
+    """Admits everybody but those in ``verdicts`` (by disk)."""
+
+    def __init__(self):
+        self.verdicts, self.refusals, self.seen, self.index = {}, [], [], 7
+
+    def admit(self, peer, disk, index):
+        return self.verdicts.get(disk, "")
+
+    def refused(self, peer, reason):
+        self.refusals.append((peer, reason))
+
+    def met(self, peer, disk, address):
+        self.seen.append((peer, disk, address))
+
+
 class Member:
     """Links of one node, with everything they report."""
 
     def __init__(self, node_id, addresses, *, cluster="c1", boot="", secret=SECRET):
         self.changes = Changes()
         self.reports, self.messages, self.applications, self.up = [], [], [], {}
-        me = Introduction(cluster, node_id, boot or f"boot-{node_id}", f"client-{node_id}", f"http-{node_id}")
-        self.links = Links(me, addresses, secret, Random(node_id), self._report)
+        me = Introduction(
+            cluster, node_id, boot or f"boot-{node_id}", f"client-{node_id}", f"http-{node_id}", disk=f"disk-{node_id}"
+        )
+        self.gate = Gate()
+        self.links = Links(me, {}, secret, Random(node_id), self._report)
+        self.links.gate = self.gate
+        self.links.set_members(addresses)
         self.links.on_message = lambda *one: self._noted(self.messages, one)
         self.links.on_application = lambda *one: self._noted(self.applications, one)
         self.links.on_link = self._linked
@@ -79,6 +101,10 @@ class Member:
     @property
     def port(self):
         return self.links._server.sockets[0].getsockname()[1]
+
+    @property
+    def address(self):
+        return f"{LOOPBACK}:{self.port}"
 
     async def reported(self, text):
         await self.changes.until(lambda: any(text in fields.get("error", "") for _, fields in self.reports))
@@ -156,7 +182,7 @@ async def pair(*, secrets=(SECRET, SECRET), **second):
     to_first, to_second = {"n1": NOBODY}, {"n2": NOBODY}
     one, other = Member("n1", to_second, secret=secrets[0]), Member("n2", to_first, secret=secrets[1], **second)
     async with members(one, other):
-        to_first["n1"], to_second["n2"] = (LOOPBACK, one.port), (LOOPBACK, other.port)
+        to_first["n1"], to_second["n2"] = one.address, other.address
         yield one, other, to_second
 
 
@@ -196,9 +222,9 @@ async def test_a_restarted_member_is_found_again_with_its_new_life():
         await asyncio.gather(one.linked("n2"), other.linked("n1"))
         await other.links.stop()
         await one.linked("n2", up=False)
-        again = Member("n2", {"n1": (LOOPBACK, one.port)}, boot="second life")
+        again = Member("n2", {"n1": one.address}, boot="second life")
         async with members(again):
-            to_second["n2"] = (LOOPBACK, again.port)
+            to_second["n2"] = again.address
             await asyncio.gather(one.linked("n2"), again.linked("n1"))
             assert one.links.info["n2"].boot_id == "second life"
 
@@ -221,6 +247,40 @@ async def test_another_cluster_is_refused_and_told_why():
         assert not other.up
 
 
+@on_loop
+async def test_who_is_not_known_yet_is_let_in_and_dialled_back_where_it_says():
+    one, stranger = Member("n1", {}), Member("n9", {"n1": NOBODY})
+    async with members(one, stranger):
+        stranger.links.me = replace(stranger.links.me, peer_address=stranger.address)
+        stranger.links.set_members({"n1": one.address})
+        await asyncio.gather(one.linked("n9"), stranger.linked("n1"))
+        assert one.gate.seen == [("n9", "disk-n9", stranger.address)] * len(one.gate.seen) != []
+        stranger.links.set_members({})
+        await one.linked("n9", up=False)
+
+
+@on_loop
+async def test_a_disk_that_lost_its_place_is_refused_and_the_other_side_told():
+    async with pair() as (one, other, _):
+        await asyncio.gather(one.linked("n2"), other.linked("n1"))
+        one.gate.verdicts["disk-n2"] = "foreign disk"
+        one.links._out["n2"].transport.abort()
+        one.links._inbound["n2"][2].transport.abort()
+        await other.reported("has no place in the cluster: foreign disk")
+        assert other.gate.refusals[-1] == ("n1", "foreign disk")
+        assert not one.gate.refusals
+        assert not one.links.connected("n2")
+
+
+@on_loop
+async def test_a_member_that_moved_is_found_where_the_settings_say():
+    one, other = Member("n1", {}), Member("n2", {})
+    async with members(one, other):
+        one.links._known["n2"] = other.address
+        one.links.set_members({"n2": NOBODY})
+        await one.linked("n2")
+
+
 # ------------------------------------------------------------------ what an acceptor refuses
 @pytest.mark.parametrize(
     ("lie", "text"),
@@ -230,8 +290,8 @@ async def test_another_cluster_is_refused_and_told_why():
         ({"cluster": "c2"}, "cluster id 'c2', this node belongs to 'c1'"),
         ({"to": "n3"}, "meant for node 'n3', this is 'n1'"),
         ({"node": "n1"}, "node id 'n1' is this node's own: two nodes were started with the same --id"),
-        ({"node": "n9"}, "node 'n9' is not among this node's peers (n2)"),
-        ({"node": ["n2"]}, "is not among this node's peers"),
+        ({"node": "n 9"}, "'n 9' is not a node id"),
+        ({"node": ["n2"]}, "is not a node id"),
         ({"secret": b"wrong"}, "the peer secret differs"),
     ],
     ids=str,
@@ -405,7 +465,7 @@ async def test_a_dialler_trusts_nobody_who_cannot_prove_himself_and_tries_again(
         writer.close()
 
     server = await asyncio.start_server(impostor, LOOPBACK, 0)
-    node = Member("n1", {"n2": (LOOPBACK, server.sockets[0].getsockname()[1])})
+    node = Member("n1", {"n2": f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}"})
     async with members(node):
         await node.reported(text)
         for _ in range(2):

@@ -44,7 +44,8 @@ def followers_holding(status: ReplicationStatus, index: int) -> int:
     What is committed is on a majority, the leader among them: that much is known on any member. The leader also
     knows how far each follower is.
     """
-    by_commit = (len(status.peers) + 1) // 2
+    voters = sum(peer.voter for peer in status.peers.values()) + status.voter
+    by_commit = voters // 2
     if status.role != "leader":
         return by_commit
     return max(by_commit, sum(peer.match_index >= index for peer in status.peers.values()))

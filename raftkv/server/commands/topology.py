@@ -64,7 +64,7 @@ def _unassigned(node: Node, status: ReplicationStatus) -> list[Member]:
     found = [
         Member(
             node_id=status.node_id, cluster_name=cluster_name(status.node_id), address=own_address,
-            peer_address=node.settings.peer_listen, is_self=True, leads=status.role == "leader",
+            peer_address=node.settings.peer_advertise, is_self=True, leads=status.role == "leader",
             reachable=bool(own_address), last_contact_s=0.0, offset=status.applied_index,
         )
     ]  # fmt: skip

@@ -1,0 +1,294 @@
+"""Changing the group while it serves: the membership guard.
+
+Theory: a server uses the newest configuration in its log, committed or not (Raft thesis 4.1). One change at a time,
+each by at most one voter, and only after the leader has committed an entry of its own term: two majorities then always
+share a server (the last condition is the mended bug of the thesis' single-server change). A new member is a
+learner first and is promoted when it has caught up, so that it never stands in the way of commits (4.2.1).
+
+Faults of the engine that this stops (consensus.md 7a to 7e):
+
+* two changes under way at once: **a change is refused** until the one before it is committed;
+* the configuration of a restart is the old one, or an uncommitted one: it is **the fold of the log over the snapshot's
+  committed one**, and a truncated entry takes its configuration with it;
+* a removed node deposes the leader: who is no voter in its own newest configuration **never campaigns**;
+* a follower that missed an addition refuses the new leader: links admit everybody who knows the cluster's secret, but
+  **not a disk that another member's place was given to** (a wiped node under its old id, or a removed one).
+
+A leader never removes itself: it hands over first, and the next leader does it. So a leader always counts as a voter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from raftkv.consensus.configuration import CONFIGURATION, Change, Configuration, Register
+from raftkv.consensus.core import Core
+from raftkv.errors import BusyError, NoLeaderError, RaftKVError
+from raftkv.replicator import Promote, Remove
+
+if TYPE_CHECKING:
+    from raftkv.consensus.journal import WriteAheadLog
+    from raftkv.consensus.replication import Replication
+
+Done = Callable[[object, RaftKVError | None], None]
+SCAN_ENTRIES: Final = 64
+
+Refusal = Literal["", "removed", "foreign disk"]
+"""Why a node may not join the conversation; empty: it may."""
+
+
+@dataclass(slots=True)
+class _CatchUp:
+    """One round of a learner (thesis 4.2.1): the entries there were when it began."""
+
+    target: int
+    began: float
+
+
+@dataclass(slots=True)
+class _Met:
+    disk: str
+    address: str
+
+
+class Membership:
+    """The configuration of this node, how it follows from the log, and how a leader changes it."""
+
+    def __init__(self, core: Core, replication: Replication, disk: str, address: str, *, waits_to_join: bool) -> None:
+        self._core = core
+        self._replication = replication
+        self.disk = disk
+        self._waits_to_join = waits_to_join
+        self._base = Configuration()
+        self._changes: list[Configuration] = []
+        """Those of entries behind the base, in the order of the log."""
+        self._applied = Configuration()
+        self._met: dict[str, _Met] = {core.node_id: _Met(disk, address)} if disk else {}
+        self._catch_up: dict[str, _CatchUp] = {}
+        self._register_due = 0.0
+        self.propose: Callable[[bytes, Done], None] = _unset
+        self.hand_over: Callable[[], None] = _unset
+        self.on_change: Callable[[Configuration], None] | None = None
+        self.on_voters: Callable[[], None] | None = None
+
+    # ------------------------------------------------------------ what it is
+    @property
+    def latest(self) -> Configuration:
+        """The newest in the log: what this node acts by."""
+        return self._changes[-1] if self._changes else self._base
+
+    @property
+    def applied(self) -> Configuration:
+        """The newest that is known to be committed."""
+        return self._applied
+
+    @property
+    def index(self) -> int:
+        """Log entry of the newest one."""
+        return self.latest.index
+
+    def start(self, base: Configuration, log: WriteAheadLog, covered: int) -> None:
+        """Fold the log behind entry ``covered`` over ``base``. Reads all of it once."""
+        self._base = self._applied = base
+        low = max(covered + 1, log.first_index)
+        while low <= log.last_index and log.last_index:
+            entries = log.entries(low, SCAN_ENTRIES)
+            for payload, index, _ in entries:
+                if payload[0] == CONFIGURATION:
+                    self._changes.append(Configuration.decode(payload, index))
+            low = entries[-1][1] + 1
+        self._core.use(self.latest)
+
+    # ------------------------------------------------------------ what the log says
+    def appended(self, index: int, payload: bytes) -> None:
+        """The log got a configuration: it counts from now on."""
+        self._changes.append(Configuration.decode(payload, index))
+        self._use()
+
+    def truncated(self, index: int) -> None:
+        """The log lost its entries from ``index`` on, and their configurations with them."""
+        kept = bisect_left(self._changes, index, key=lambda one: one.index)
+        if kept < len(self._changes):
+            self._core.count("configurations_rolled_back")
+            del self._changes[kept:]
+            self._use()
+
+    def reset(self, base: Configuration) -> None:
+        """A snapshot takes the place of the log up to its last entry."""
+        self._base = self._applied = base
+        self._changes = [one for one in self._changes if one.index > base.index]
+        self._use()
+
+    def on_applied(self, index: int, payload: bytes) -> Configuration:
+        """Entry ``index`` is committed. What came before it is needed no more."""
+        self._applied = Configuration.decode(payload, index)
+        if index > self._base.index:
+            self._base = self._applied
+            self._changes = [one for one in self._changes if one.index > index]
+        mine = self._applied.get(self._core.node_id)
+        if mine is None and self.disk and self.disk in self._applied.removed:
+            self._core.halt(
+                f"this node was removed from the cluster by entry {index}; its data directory may be deleted"
+            )
+        return self._applied
+
+    def _use(self) -> None:
+        core = self._core
+        others_vote = core.use(self.latest)
+        core.wants_tick = True
+        if others_vote:
+            core.engine.use_voters(core.peers, core.monotonic())
+        self._replication.members_changed(self.latest.index)
+        if others_vote and self.on_voters is not None:
+            self.on_voters()
+        if self.on_change is not None:
+            self.on_change(self.latest)
+
+    # ------------------------------------------------------------ who may talk to us
+    def admit(self, peer: str, disk: str, index: int) -> Refusal:
+        """Whether the node that says to be ``peer``, with this disk, may be talked to.
+
+        ``index`` is that of the newest configuration in its log. One that has a newer one than this node may have been
+        given its place by an entry that this node lacks. Whether somebody was removed is believed once that is committed;
+        which disk somebody had is a fact, committed or not.
+        """
+        if disk and disk in self._applied.removed:
+            return "removed"
+        latest = self.latest
+        known = latest.get(peer)
+        if known is None or not known.disk or not disk or known.disk == disk or index > latest.index:
+            return ""
+        return "foreign disk"
+
+    def refused(self, peer: str, reason: str) -> None:
+        """Another member does not admit this node."""
+        if reason == "removed":
+            self._core.halt(f"this node was removed from the cluster ({peer} says); its data directory may be deleted")
+        elif reason == "foreign disk" and self.latest.index == 0 and not self._waits_to_join:
+            self._core.halt(
+                f"{peer} knows this node with another data directory: its data was wiped or replaced, and it must not pass for "
+                "what it was; remove it from the cluster and add it again, or add a node with a new id"
+            )
+
+    def met(self, peer: str, disk: str, address: str) -> None:
+        """``peer`` introduced itself and was admitted."""
+        if disk:
+            self._met[peer] = _Met(disk, address)
+
+    # ------------------------------------------------------------ changes, by the leader
+    def change(self, change: Change, done: Done) -> None:
+        """Order a change; ``done`` gets the configuration once it is committed, or why not."""
+        try:
+            self._check_ready()
+            self._check(change)
+            changed = self.latest.changed(change)
+        except RaftKVError as error:
+            done(None, error)
+            return
+        self.propose(changed.encode(), done)
+
+    def _check_ready(self) -> None:
+        core = self._core
+        if not core.is_leader:
+            raise NoLeaderError("this node does not lead; ask the leader")
+        if self.busy:
+            raise BusyError("another membership change is not committed yet; one at a time")
+        if not self._leads_surely:
+            raise BusyError("this leader has not committed an entry of its term yet; try again")
+
+    @property
+    def busy(self) -> bool:
+        """A change is in the log and not committed."""
+        return self.latest.index > self._core.applied
+
+    @property
+    def _leads_surely(self) -> bool:
+        return self._core.log.term_at(self._core.committed) == self._core.term
+
+    def _check(self, change: Change) -> None:
+        core = self._core
+        if isinstance(change, Remove) and change.node_id == core.node_id and core.peers:
+            self.hand_over()
+            raise NoLeaderError(f"{core.node_id} leads and is handing over, so that another leader can remove it")
+        if isinstance(change, Remove):
+            self._check_quorum(tuple(one for one in self.latest.voters if one != change.node_id), change.node_id)
+        if isinstance(change, Promote):
+            self._check_quorum((*self.latest.voters, change.node_id), change.node_id)
+            progress = self._replication.progress.get(change.node_id)
+            if progress is not None and not self._caught_up(change.node_id):
+                behind = core.log.last_index - progress.match_index
+                raise BusyError(f"{change.node_id} has not caught up ({behind} entries behind)")
+
+    def _check_quorum(self, voters: tuple[str, ...], changed: str) -> None:
+        """The voters that answer must be a majority of what there will be."""
+        core = self._core
+        alive = [one for one in voters if one == core.node_id or self._replication.is_alive(one)]
+        if 2 * len(alive) <= len(voters):
+            raise RaftKVError(
+                f"with this change of {changed} only {len(alive)} of {len(voters)} voters would answer ({', '.join(alive)}): no "
+                "quorum; bring the others back first"
+            )
+
+    # ------------------------------------------------------------ what a leader does by itself
+    def tick(self) -> None:
+        """On a leader: register disks and addresses, promote learners that have caught up."""
+        core = self._core
+        if not core.is_leader:
+            self._catch_up.clear()
+            return
+        if not core.learners and core.monotonic() < self._register_due:
+            return
+        if self.busy or not self._leads_surely:
+            return
+        self._register()
+        for learner in self.latest.members:
+            if not learner.voter and learner.promote and self._caught_up(learner.node_id):
+                self._promote(learner.node_id, learner.replaces)
+                return
+
+    def _register(self) -> None:
+        core = self._core
+        if core.monotonic() < self._register_due:
+            return
+        self._register_due = core.monotonic() + core.timing.heartbeat_s
+        news = []
+        for one in self.latest.members:
+            met = self._met.get(one.node_id)
+            if met is None or (one.disk and one.disk != met.disk):
+                continue
+            if not one.disk or (met.address and met.address != one.address):
+                news.append((one.node_id, met.disk, met.address))
+        if news:
+            self.change(Register(tuple(news)), _ignored)
+
+    def _caught_up(self, learner: str) -> bool:
+        """Whether a round took less than an election timeout: a commit would not wait longer for it."""
+        core = self._core
+        progress = self._replication.progress.get(learner)
+        if progress is None or progress.needs_snapshot or not self._replication.is_alive(learner):
+            self._catch_up.pop(learner, None)
+            return False
+        now = core.monotonic()
+        catch_up = self._catch_up.setdefault(learner, _CatchUp(core.log.last_index, now))
+        if progress.match_index < catch_up.target:
+            return False
+        quick = now - catch_up.began <= core.timing.election_min_s
+        self._catch_up[learner] = _CatchUp(core.log.last_index, now)
+        return quick
+
+    def _promote(self, learner: str, replaces: str) -> None:
+        if replaces and self.latest.get(replaces) is not None:
+            self.change(Remove(replaces), _ignored)
+        else:
+            self.change(Promote(learner), _ignored)
+
+
+def _unset(*_: object) -> None:
+    raise AssertionError
+
+
+def _ignored(_result: object, _error: RaftKVError | None) -> None:
+    """What a leader tries by itself it tries again."""
