@@ -54,6 +54,8 @@ class Checks:
         self._found_good: dict[str, tuple[object, ...]] = {}
         """How each member looked when nothing was wrong: as long as it looks the same, nothing is."""
         self.highest = 0
+        self.lives: dict[str, tuple[int, int]] = {}
+        """Of each node: its newest incarnation that recovered, and what was applied anywhere when it did."""
 
     # -- events
     def sent(self, member: Member, peer: str, message: Message) -> None:
@@ -109,6 +111,7 @@ class Checks:
         self._progress[member.id] = (0, 0)
         self._leading.pop(member.id, None)
         self._found_good.pop(member.id, None)
+        self.lives[member.id] = (member.incarnation, self.highest)
 
     def after(self, member: Member) -> None:
         """After each step of a node."""

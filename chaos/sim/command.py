@@ -25,6 +25,9 @@ def sim(
     trace_lines: Annotated[int, typer.Option("--trace-lines", help="How many of its last messages to show.")] = 400,
     hashes: Annotated[bool, typer.Option("--hashes", help="Print the hash of each run's trace.")] = False,
     guards: Annotated[bool, typer.Option("--guards", help="Print how often each guard acted.")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Print which faults hit which role in the middle of what.")
+    ] = False,
 ) -> None:
     """Search a simulated group for schedules that break a promise: production code, virtual time, seeded faults.
 
@@ -36,6 +39,6 @@ def sim(
         plan.parse_seeds(seeds), tuple(plan.parse_profiles(profile)), nodes, tuple(off or ()), clients, storm,
         None if faults is None else plan.parse_faults(faults),
     )  # fmt: skip
-    show = search.Show(trace=trace_lines if trace else 0, hashes=hashes, guards=guards)
+    show = search.Show(trace=trace_lines if trace else 0, hashes=hashes, guards=guards, coverage=coverage)
     found = search.search(chosen, show, first=first, shrink_runs=shrink)
     raise typer.Exit(1 if found else 0)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from chaos.sim.member import Member
     from chaos.sim.world import World
 
-Fault = Callable[["World", Random], str]
-"""Does it and says what was done; an empty text: it could not."""
+
+class Harm(NamedTuple):
+    """What was done."""
+
+    text: str
+    nodes: tuple[str, ...] = ()
+    """Who was hit, at this moment."""
+
+
+Fault = Callable[["World", Random], Harm | None]
+"""Does it and says what; None: it could not."""
 
 
 def _duration(rng: Random) -> float:
@@ -33,84 +42,84 @@ def _cut_off(world: World, group: list[str], seconds: float) -> None:
         world.scheduler.after(seconds, world.network.heal, b, a)
 
 
-def partition(world: World, rng: Random) -> str:
+def partition(world: World, rng: Random) -> Harm | None:
     """Some nodes, fewer than half, are cut off."""
     group = rng.sample(world.ids, rng.randrange(1, len(world.ids) // 2 + 1))
     seconds = _duration(rng)
     _cut_off(world, group, seconds)
-    return f"{','.join(group)} cut off for {seconds:.1f} s"
+    return Harm(f"{','.join(group)} cut off for {seconds:.1f} s", tuple(group))
 
 
-def isolate_leader(world: World, rng: Random) -> str:
+def isolate_leader(world: World, rng: Random) -> Harm | None:
     """The leader alone is cut off."""
     leader = world.leader()
     if leader is None:
-        return ""
+        return None
     seconds = _duration(rng)
     _cut_off(world, [leader.id], seconds)
-    return f"leader {leader.id} cut off for {seconds:.1f} s"
+    return Harm(f"leader {leader.id} cut off for {seconds:.1f} s", (leader.id,))
 
 
-def minority_leader(world: World, rng: Random) -> str:
+def minority_leader(world: World, rng: Random) -> Harm | None:
     """The leader with as many followers as are no majority: entries that they acknowledge will be replaced."""
     leader = world.leader()
     if leader is None:
-        return ""
+        return None
     others = [one for one in world.ids if one != leader.id]
     group = [leader.id, *rng.sample(others, (len(world.ids) - 1) // 2 - 1)]
     seconds = 0.8 + rng.random()
     _cut_off(world, group, seconds)
-    return f"{','.join(group)} cut off for {seconds:.1f} s"
+    return Harm(f"{','.join(group)} cut off for {seconds:.1f} s", tuple(group))
 
 
-def isolate_follower(world: World, rng: Random) -> str:
+def isolate_follower(world: World, rng: Random) -> Harm | None:
     """One follower is cut off; the others keep their leader."""
     leader = world.leader()
     if leader is None or not world.network.whole:
-        return ""
+        return None
     victim = rng.choice([one for one in world.ids if one != leader.id])
     seconds = 1.0 + 3.0 * rng.random()
     _cut_off(world, [victim], seconds)
-    return f"follower {victim} cut off for {seconds:.1f} s"
+    return Harm(f"follower {victim} cut off for {seconds:.1f} s", (victim,))
 
 
-def deaf_follower(world: World, rng: Random) -> str:
+def deaf_follower(world: World, rng: Random) -> Harm | None:
     """It hears nobody, but everybody hears it (over connections that were made before)."""
     leader = world.leader()
     if leader is None or not world.network.whole:
-        return ""
+        return None
     victim = rng.choice([one for one in world.ids if one != leader.id])
     seconds = 1.0 + 3.0 * rng.random()
     world.network.cut(leader.id, victim)
     world.scheduler.after(seconds, world.network.heal, leader.id, victim)
-    return f"{victim} does not hear {leader.id} for {seconds:.1f} s"
+    return Harm(f"{victim} does not hear {leader.id} for {seconds:.1f} s", (victim,))
 
 
-def one_way(world: World, rng: Random) -> str:
+def one_way(world: World, rng: Random) -> Harm | None:
     """One direction between two nodes is cut."""
     a, b = _pair(world, rng)
     seconds = _duration(rng)
     world.network.cut(a, b)
     world.scheduler.after(seconds, world.network.heal, a, b)
-    return f"{a} to {b} cut for {seconds:.1f} s"
+    return Harm(f"{a} to {b} cut for {seconds:.1f} s", (a, b))
 
 
-def break_(world: World, rng: Random) -> str:
+def break_(world: World, rng: Random) -> Harm | None:
     """One connection is reset, and dialled again."""
     a, b = _pair(world, rng)
     world.network.break_link(world.network.links[a, b])
-    return f"connection {a} to {b}"
+    return Harm(f"connection {a} to {b}", (a, b))
 
 
-def half_open(world: World, rng: Random) -> str:
+def half_open(world: World, rng: Random) -> Harm | None:
     """One connection swallows everything until its sender notices."""
     a, b = _pair(world, rng)
     seconds = _duration(rng)
     world.network.half_open(world.network.links[a, b], seconds)
-    return f"{a} to {b}, found out after {seconds:.1f} s"
+    return Harm(f"{a} to {b}, found out after {seconds:.1f} s", (a, b))
 
 
-def slow_link(world: World, rng: Random) -> str:
+def slow_link(world: World, rng: Random) -> Harm | None:
     """One connection gets slow."""
     a, b = _pair(world, rng)
     link = world.network.links[a, b]
@@ -120,53 +129,54 @@ def slow_link(world: World, rng: Random) -> str:
         link.slow = 1.0
 
     world.scheduler.after(_duration(rng), end)
-    return f"{a} to {b} {link.slow:.0f} times slower"
+    return Harm(f"{a} to {b} {link.slow:.0f} times slower", (a, b))
 
 
-def _crash(world: World, member: Member, rng: Random, *, power: bool) -> str:
+def _crash(world: World, member: Member, rng: Random, *, power: bool) -> Harm | None:
     if not member.up:
-        return ""
+        return None
     world.crash(member, power=power)
     world.plan_restart(member, _duration(rng))
-    return member.id
+    return Harm(member.id, (member.id,))
 
 
-def kill(world: World, rng: Random) -> str:
+def kill(world: World, rng: Random) -> Harm | None:
     """A process dies; what it wrote is there."""
     return _crash(world, world.members[rng.choice(world.ids)], rng, power=False)
 
 
-def power(world: World, rng: Random) -> str:
+def power(world: World, rng: Random) -> Harm | None:
     """A power cut at one node."""
     return _crash(world, world.members[rng.choice(world.ids)], rng, power=True)
 
 
-def kill_leader(world: World, rng: Random) -> str:
+def kill_leader(world: World, rng: Random) -> Harm | None:
     """The leader dies, with or without its power."""
     leader = world.leader()
-    return _crash(world, leader, rng, power=rng.random() < 0.5) if leader else ""
+    return _crash(world, leader, rng, power=rng.random() < 0.5) if leader else None
 
 
-def power_all(world: World, rng: Random) -> str:
+def power_all(world: World, rng: Random) -> Harm | None:
     """A majority, or all, at the same moment."""
     victims = rng.sample(world.ids, rng.randrange(len(world.ids) // 2 + 1, len(world.ids) + 1))
-    return " ".join(filter(None, (_crash(world, world.members[one], rng, power=True) for one in victims)))
+    done = [harm.text for one in victims if (harm := _crash(world, world.members[one], rng, power=True)) is not None]
+    return Harm(" ".join(done), tuple(done)) if done else None
 
 
-def power_at_operation(world: World, rng: Random) -> str:
+def power_at_operation(world: World, rng: Random) -> Harm | None:
     """A power cut inside a file operation, soon."""
     member = world.members[rng.choice(world.ids)]
     if not member.up or member.disk.cut_in:
-        return ""
+        return None
     member.disk.cut_in = rng.randrange(1, 30)
-    return f"{member.id} at its {member.disk.cut_in}th file operation from now"
+    return Harm(f"{member.id} at its {member.disk.cut_in}th file operation from now")
 
 
-def disk_full(world: World, rng: Random) -> str:
+def disk_full(world: World, rng: Random) -> Harm | None:
     """The node must stop; later there is space, and somebody starts it again."""
     member = world.members[rng.choice(world.ids)]
     if not member.up or member.disk.full:
-        return ""
+        return None
     member.disk.full = member.disk_faulted = True
 
     def end() -> None:
@@ -176,24 +186,24 @@ def disk_full(world: World, rng: Random) -> str:
             world.plan_restart(member, 0.2)
 
     world.scheduler.after(_duration(rng), end)
-    return member.id
+    return Harm(member.id, (member.id,))
 
 
-def rot(world: World, rng: Random) -> str:
+def rot(world: World, rng: Random) -> Harm | None:
     """One bit of one node's newest snapshot turns over while it is down. It may refuse to serve, never serve less."""
     member = world.members[rng.choice(world.ids)]
     names = [name for name in member.disk.listdir("data/snapshots") if name.endswith(".snap")]
     if not member.up or not names or any(one.rotten for one in world.members.values()):
-        return ""
+        return None
     world.crash(member, power=rng.random() < 0.5)
     names = [name for name in member.disk.listdir("data/snapshots") if name.endswith(".snap")]
     member.disk.flip(f"data/snapshots/{names[-1]}")
     member.rotten = True
     world.plan_restart(member, 0.2)
-    return f"{member.id} {names[-1]}"
+    return Harm(f"{member.id} {names[-1]}", (member.id,))
 
 
-def slow_disk(world: World, rng: Random) -> str:
+def slow_disk(world: World, rng: Random) -> Harm | None:
     """The syncs of one node take long."""
     member = world.members[rng.choice(world.ids)]
     member.slow_disk = rng.choice((10.0, 100.0, 500.0))
@@ -202,26 +212,26 @@ def slow_disk(world: World, rng: Random) -> str:
         member.slow_disk = 1.0
 
     world.scheduler.after(_duration(rng), end)
-    return f"{member.id} {member.slow_disk:.0f} times slower"
+    return Harm(f"{member.id} {member.slow_disk:.0f} times slower", (member.id,))
 
 
-def clock_jump(world: World, rng: Random) -> str:
+def clock_jump(world: World, rng: Random) -> Harm | None:
     """The date of one node jumps."""
     member = world.members[rng.choice(world.ids)]
     jump_ms = rng.choice((-60_000, -1000, 1000, 60_000, 3_600_000))
     member.wall_offset_ms += jump_ms
-    return f"{member.id} by {jump_ms} ms"
+    return Harm(f"{member.id} by {jump_ms} ms", (member.id,))
 
 
-def transfer(world: World, rng: Random) -> str:
+def transfer(world: World, rng: Random) -> Harm | None:
     """The leader is asked to hand over, rather to one that led lately."""
     leader = world.leader()
     if leader is None:
-        return ""
+        return None
     earlier = [one for one in list(world.checks.leaders.values())[-3:] if one != leader.id]
     target = rng.choice(earlier or [one for one in world.ids if one != leader.id])
     leader.hand_over(target)
-    return f"{leader.id} to {target}"
+    return Harm(f"{leader.id} to {target}", (leader.id,))
 
 
 FAULTS: Final[dict[str, Fault]] = {

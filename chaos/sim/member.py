@@ -261,8 +261,7 @@ class Member:
         try:
             work(*args)
         except PowerCut:
-            self.world.note("power", self.id, "cut inside a file operation")
-            self.world.crash(self, power=True)
+            self.world.power_cut(self)
             return
         if self.up:
             self.world.checks.after(self)

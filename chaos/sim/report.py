@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from chaos.sim.coverage import Cell
 from chaos.sim.plan import Plan
 from chaos.sim.shrink import Shrinker, Size, size
 from chaos.sim.world import Result
@@ -34,6 +35,7 @@ class Totals:
     numbers: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     guards: Counter[str] = field(default_factory=Counter)
+    coverage: Counter[Cell] = field(default_factory=Counter)
 
     def add(self, result: Result) -> None:
         """One more run."""
@@ -42,6 +44,7 @@ class Totals:
         self.numbers.update({name: getattr(result, name) for name in NUMBERS})
         self.faults.update(result.faults)
         self.guards.update(result.guards)
+        self.coverage.update(result.coverage)
 
     def merge(self, other: Totals) -> None:
         """All runs of ``other``."""
@@ -51,6 +54,7 @@ class Totals:
         self.numbers.update(other.numbers)
         self.faults.update(other.faults)
         self.guards.update(other.guards)
+        self.coverage.update(other.coverage)
 
 
 def heading() -> str:

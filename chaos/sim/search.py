@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from chaos.sim.coverage import matrix
 from chaos.sim.guards import switched_off
 from chaos.sim.plan import Choice, Plan
+from chaos.sim.profiles import PROFILES
 from chaos.sim.report import Found, Totals, counts, heading, row, shrunk, story, violations
 from chaos.sim.shrink import Shrinker, size
 from chaos.sim.world import Result, simulate
@@ -22,6 +24,7 @@ class Show:
     """Tell the story of each run, with so many of its last messages."""
     hashes: bool = False
     guards: bool = False
+    coverage: bool = False
 
 
 def run(plan: Plan, lines: int = 0) -> Result:
@@ -65,6 +68,8 @@ def search(choice: Choice, show: Show, *, first: bool, shrink_runs: int) -> list
         print(row("total", total))
     if show.guards:
         print("guards that acted: " + counts(total.guards))
+    if show.coverage:
+        print("\n" + matrix(total.coverage, (kind for name in choice.profiles for kind in PROFILES[name].faults)))
     print(violations(failed), end="\n" if failed else "")
     kinds: set[tuple[str, str]] = set()
     for plan, result in failed:

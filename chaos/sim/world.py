@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, Final
 from unittest import mock
 
+from chaos.sim import coverage
 from chaos.sim.checks import Checks, Violation
 from chaos.sim.clients import Client, History, judge
 from chaos.sim.faults import FAULTS
@@ -59,6 +60,7 @@ class Result:
     faults: Counter[str] = field(default_factory=Counter)
     done: dict[int, float] = field(default_factory=dict)
     """Which faults happened, and when, in seconds of the storm; what cannot be done (a leader to isolate) does not."""
+    coverage: Counter[coverage.Cell] = field(default_factory=Counter)
     guards: Counter[str] = field(default_factory=Counter)
     trace_hash: str = ""
     violation: str = ""
@@ -93,6 +95,7 @@ class World:
             self.members[node_id] = Member(self, node_id, self.ids)
         self.clients = [Client(self, number, KINDS[number % len(KINDS)]) for number in range(profile.clients)]
         self.faults: Counter[str] = Counter()
+        self.coverage: Counter[coverage.Cell] = Counter()
         self.fault_number = 0
         self.done: dict[int, float] = {}
         self.notes: list[str] = []
@@ -126,6 +129,12 @@ class World:
         member.crash(power=power)
         self.note("crash", member.id, "power" if power else "kill")
         self.scheduler.after(6.0, self._restart, member, member.incarnation)
+
+    def power_cut(self, member: Member) -> None:
+        """The power of a node goes in the middle of a file operation (see the fault ``power_at_operation``)."""
+        self.coverage.update(("power_at_operation", *one) for one in coverage.observe(self)[member.id])
+        self.note("power", member.id, "cut inside a file operation")
+        self.crash(member, power=True)
 
     def plan_restart(self, member: Member, delay_s: float) -> None:
         self.scheduler.after(delay_s, self._restart, member, member.incarnation)
@@ -188,11 +197,13 @@ class World:
         gap_s = self.profile.fault_gap_s * self.rng.expovariate(1.0)
         if self.only_faults is None or number in self.only_faults:
             dice = Random(f"{self.label}/fault/{number}")  # noqa: S311 -- seeded on purpose
-            done = FAULTS[kind](self, dice)
-            if done:
+            before = coverage.observe(self)
+            harm = FAULTS[kind](self, dice)
+            if harm is not None:
                 self.faults[kind] += 1
                 self.done[number] = self.scheduler.now - self._storm_began
-                self.note(f"fault {number}", kind, done)
+                self.coverage.update((kind, *one) for node_id in harm.nodes for one in before[node_id])
+                self.note(f"fault {number}", kind, harm.text)
         self.scheduler.after(gap_s, self._storm)
 
     def _heal(self) -> None:
@@ -261,6 +272,7 @@ class World:
             recovery_s=self.recovery_s,
             faults=self.faults,
             done=self.done,
+            coverage=self.coverage,
             guards=self.guards,
             trace_hash=self.trace.digest(),
             violation=violation,

@@ -134,6 +134,16 @@ class Snapshots:
         """A snapshot is being written, or was asked for."""
         return self._writer.running or self._requested
 
+    @property
+    def is_sending(self) -> bool:
+        """A follower is being given a snapshot."""
+        return bool(self._sending)
+
+    @property
+    def is_receiving(self) -> bool:
+        """A part of a leader's snapshot is here."""
+        return self._incoming is not None
+
     def request(self) -> None:
         """Ask the engine to take one at its next tick."""
         if not self.checking:

@@ -34,7 +34,9 @@ def replayed(text: str) -> list[str]:
 
 
 def test_a_clean_search_prints_its_table_and_ends_with_0(sim):
-    code, out, _ = sim("--seeds", "1..2", "--profile", "rejoin,partitions", "--storm", "3", "--hashes", "--guards")
+    code, out, _ = sim(
+        "--seeds", "1..2", "--profile", "rejoin,partitions", "--storm", "3", "--hashes", "--guards", "--coverage"
+    )
     assert code == 0
     lines = out.splitlines()
     assert lines[0].split()[:5] == ["profile", "runs", "virt_s", "virt/s", "steps"]
@@ -43,6 +45,7 @@ def test_a_clean_search_prints_its_table_and_ends_with_0(sim):
     assert int(rows["total"][4]) == int(rows["rejoin"][4]) + int(rows["partitions"][4])
     assert any(cell.startswith("isolate_leader:") for cell in rows["total"])
     assert "guards that acted: " in out
+    assert "visited: " in out
     assert "VIOLATION" not in out
 
 
