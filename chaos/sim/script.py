@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -42,7 +43,7 @@ from unittest import mock
 from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.stage import Actor, Flight, Stage, counted, entry_text
 from chaos.sim.world import pinned
-from raftkv.consensus import replica, replication
+from raftkv.consensus import replica, replication, snapshots
 
 RULE: Final = "----"
 QUIET_S: Final = 0.025
@@ -51,6 +52,7 @@ SETTLE_ROUNDS_MAX: Final = 400
 STEP_S: Final = 0.01
 NOTE_LINES: Final = 60
 """With an error: so much of what was played before."""
+LIMITS: Final = {"batch": (replication, "APPEND_ENTRIES_MAX"), "chunk": (snapshots, "CHUNK_BYTES")}
 ELECTIONS: Final = frozenset({"pre-vote", "pre-vote-granted", "request-vote", "vote", "term-notice"})
 ELECTION_ATTEMPTS: Final = 4
 """Voters may hear a leader yet, and a candidate in an old term learns of the newer one first."""
@@ -141,7 +143,7 @@ class Script:
             number = int(arguments.options["nth"])
             found = found[number - 1 : number]
         if not found:
-            raise ScriptError(f"no such message; there are: {[str(one) for one in self.stage.network.flights]}")
+            raise ScriptError(f"no such message; there are: {counted(map(str, self.stage.network.flights))}")
         return found
 
     def elapse(self, members: list[Actor], seconds: float) -> None:
@@ -222,10 +224,13 @@ def off(script: Script, arguments: Arguments) -> list[str]:
 
 @verb
 def cluster(script: Script, arguments: Arguments) -> None:
-    """``cluster nodes=3 [batch=1]``: n1, n2, n3... start on empty disks; an append carries at most ``batch`` entries."""
-    if "batch" in arguments.options:
-        batch = int(arguments.options["batch"])
-        script.stack.enter_context(mock.patch.object(replication, "APPEND_ENTRIES_MAX", batch))
+    """``cluster nodes=3 [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. An append carries at most ``batch``
+    entries, a message ``chunk`` bytes of a snapshot.
+    """
+    for name, (owner, attribute) in LIMITS.items():
+        if name in arguments.options:
+            limit = int(arguments.options[name])
+            script.stack.enter_context(mock.patch.object(owner, attribute, limit))
     script.stage = Stage(int(arguments.options["nodes"]))
 
 
@@ -473,7 +478,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--verbs", action="store_true", help="what a script may say")
     options = parser.parse_args(argv)
     if options.verbs:
-        print("\n".join((function.__doc__ or "").strip() for function in VERBS.values()))
+        print("\n".join(inspect.cleandoc(function.__doc__ or "") for function in VERBS.values()))
     changed = 0
     for path in options.files:
         try:

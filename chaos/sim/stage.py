@@ -391,7 +391,8 @@ def describe(message: Message) -> str:
         return f"{kind} term {message.term} {verdict}"
     if isinstance(message, SnapshotChunk):
         last = message.offset + len(message.data) == message.total_bytes
-        return f"{kind} term {message.term} of {message.index}/{message.last_term}" + ", the last" * last
+        end = " to the end" * last
+        return f"{kind} term {message.term} of {message.index}/{message.last_term} from {message.offset}{end}"
     shown_fields = {one.name: getattr(message, one.name) for one in fields(message) if one.name not in UNSEEN}
     if "last_index" in shown_fields:
         shown_fields["last"] = f"{shown_fields.pop('last_index')}/{shown_fields.pop('last_term')}"

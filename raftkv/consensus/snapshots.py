@@ -266,8 +266,9 @@ class Snapshots:
         if message.index != sending.info.meta.index:
             return
         sending.last_ack = core.monotonic()
+        # Less than before: it has lost its part of the file (it started anew, or the file was damaged).
+        sending.sent = message.offset if message.offset < sending.acked else max(sending.sent, message.offset)
         sending.acked = message.offset
-        sending.sent = max(sending.sent, message.offset) if message.offset >= sending.acked else message.offset
         if message.offset >= sending.info.size_bytes:
             del self._sending[peer]
             self.sent_total += 1
