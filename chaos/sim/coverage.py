@@ -78,7 +78,7 @@ def _state(member: Member, leader: Member | None) -> State:
 
 
 def _leading(member: Member) -> Iterator[str]:
-    if member.replica.transferring_to:
+    if member.replica.transfer.target:
         yield "transferring"
     if member.replica.snapshots.is_sending:
         yield "sending snapshot"
