@@ -98,7 +98,7 @@ class StateDigest:
         for database, cached in zip(keyspace.databases, self._slots, strict=True):
             database.take_dirty()
             if cached is not None:
-                _refresh(database, cached, range(SLOTS))
+                _refresh(database, cached, database.used_slots())
 
     def full(self) -> str:
         """32 hex digits that stand for the whole state; brings the cache up to date."""
@@ -112,7 +112,7 @@ class StateDigest:
             if cached is None:
                 # A database that was empty has no digest of any slot worth keeping.
                 self._slots[index] = cached = array("Q", bytes(8 * SLOTS))
-                dirty = list(range(SLOTS))
+                dirty = list(database.used_slots())
             _refresh(database, cached, dirty)
             parts += [struct.pack("<B", index), _little_endian(cached)]
         return xxh3_128_hexdigest(b"".join(parts))
@@ -149,6 +149,7 @@ def digest_of(keyspace: Keyspace) -> str:
     parts: list[bytes] = []
     for index, database in enumerate(keyspace.databases):
         if database.size:
-            digests = array("Q", [slot_digest(database, slot) for slot in range(SLOTS)])
+            digests = array("Q", bytes(8 * SLOTS))
+            _refresh(database, digests, database.used_slots())
             parts += [struct.pack("<B", index), _little_endian(digests)]
     return xxh3_128_hexdigest(b"".join(parts))

@@ -37,7 +37,6 @@ from xxhash import xxh3_64_intdigest
 from raftkv.errors import InvariantError
 from raftkv.store.keyspace import DATABASES, Database, Keyspace, type_name
 from raftkv.store.sets import IndexedSet
-from raftkv.store.slots import SLOTS
 from raftkv.store.zset import ZSet
 
 VERSION: Final = 1
@@ -214,10 +213,8 @@ def _little_endian(column: array[int]) -> bytes:
 
 def _key_bodies(index: int, database: Database) -> Iterator[bytes]:
     block = _Block(index)
-    for slot in range(SLOTS):
+    for slot in database.used_slots():
         bucket = database.bucket(slot)
-        if not bucket:
-            continue
         keys, values = list(bucket), list(bucket.values())
         start = 0
         while start < len(keys):

@@ -20,6 +20,7 @@ import heapq
 from binascii import crc_hqx
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from raftkv.errors import CommandError, WrongTypeError
@@ -261,6 +262,10 @@ class Database:
     def bucket(self, slot: int) -> dict[bytes, Any]:
         """The raw dict of one slot (read only), empty when the database is."""
         return self._buckets[slot] if self._buckets else {}
+
+    def used_slots(self) -> Iterator[int]:
+        """Slots that hold keys, in order."""
+        return compress(range(SLOTS), self._buckets)
 
     def take_dirty(self) -> list[int]:
         """Slots changed since the last call."""
