@@ -223,6 +223,11 @@ class Settings:
         "How often a leader without anything to send says that it is there.",
         unit="milliseconds",
     )
+    read_lease: bool = _setting(
+        False, YesNo(),
+        "Let a leader answer reads without asking the others, for nine tenths of election_timeout_ms after they last "
+        "answered. Only where clocks can be trusted: see Read lease.",
+    )  # fmt: skip
     max_batch_bytes: int = _setting(
         8 * MIB, Size(64 * KIB, GIB), "Commands that share one log entry take at most this; a larger one goes alone."
     )

@@ -119,7 +119,7 @@ class Client:
             return
         if self.kind == "session" and not self.session:
             operation = Operation(b"", [b"OPEN"])
-        elif self.rng.random() < 0.4:
+        elif self.rng.random() < 0.4 or self.world.hushed_until > self.world.scheduler.now:
             operation = self._read()
         else:
             operation = self._write()
@@ -152,7 +152,9 @@ class Client:
 
     def _read(self) -> Operation:
         known = list(self.history.keys)
-        key = self.rng.choice(known) if known else COUNTER
+        share = self.world.profile.hot
+        hot = not known or (share and self.rng.random() < share)
+        key = COUNTER if hot else self.rng.choice(known)
         command = b"LLEN" if key.startswith(b"list") else b"GET"
         return Operation(key, [command, key])
 
@@ -184,7 +186,7 @@ class Client:
     def _choose(self, operation: Operation) -> Member:
         members = self.world.members
         reading = operation.words[0] in (b"GET", b"LLEN")
-        if self._hint and not reading and self.rng.random() < 0.95:
+        if self._hint and not reading and self.rng.random() < self.world.profile.trust:
             return members[self._hint]
         return members[self.rng.choice(self.world.ids)]
 

@@ -234,6 +234,88 @@ def transfer(world: World, rng: Random) -> Harm | None:
     return Harm(f"{leader.id} to {target}", (leader.id,))
 
 
+def deaf_transfer(world: World, rng: Random) -> str:
+    """The leader hands over and from then on hears nobody: it is not told that its time is over."""
+    leader = world.leader()
+    if leader is None:
+        return ""
+    others = [one for one in world.ids if one != leader.id]
+    target = world.members[rng.choice(others)]
+    if not target.up:
+        return ""
+    election, seconds = target.replica.election, 0.5 + rng.random()
+    begun, give_up = election.elections, world.scheduler.now + world.timing.election_max_s
+
+    def watch() -> None:
+        if election.elections > begun:
+            for one in others:
+                world.network.cut(one, leader.id)
+                world.scheduler.after(seconds, world.network.heal, one, leader.id)
+        elif world.scheduler.now < give_up:
+            world.scheduler.after(0.0002, watch)
+
+    leader.hand_over(target.id)
+    watch()
+    return f"{leader.id} to {target.id}, and then deaf for {seconds:.1f} s"
+
+
+def slow_leader(world: World, rng: Random) -> str:
+    """The slowest clock that is allowed leads the fastest ones, and is cut off right after its lease was renewed."""
+    leader = world.leader()
+    if leader is None or not world.network.whole:
+        return ""
+    for member in world.members.values():
+        member.run_clock(1.0 + world.profile.clock_rate * (-1 if member is leader else 1))
+    lease, seconds = leader.replica.reads.lease, (1.5 + rng.random()) * world.timing.election_min_s
+    known = lease.until
+
+    def watch() -> None:
+        if lease.until > known:
+            _cut_off(world, [leader.id], seconds)
+        elif lease.holds:
+            world.scheduler.after(0.0005, watch)
+
+    watch()
+    return f"{leader.id} at its next lease, cut off for {seconds:.1f} s"
+
+
+def forgetful_voter(world: World, rng: Random) -> str:
+    """A voter restarts right after it heard the leader, which is then cut off, and another's patience is at its end.
+
+    While clients only read, so that the other one's log is new enough for a vote.
+    """
+    leader = world.leader()
+    if leader is None or not world.network.whole:
+        return ""
+    candidate, *voters = rng.sample([one for one in world.ids if one != leader.id], len(world.ids) - 1)
+    patience_s = world.timing.election_min_s
+    strike_s = 0.3 + patience_s * (0.4 + 0.4 * rng.random())
+    world.hushed_until = world.scheduler.now + strike_s
+
+    def deafen() -> None:
+        world.network.cut(leader.id, candidate)
+        world.scheduler.after(2 * patience_s, world.network.heal, leader.id, candidate)
+
+    def strike() -> None:
+        _cut_off(world, [leader.id], 2 * patience_s)
+        for voter in voters:
+            if world.members[voter].up:
+                world.crash(world.members[voter], power=False)
+                world.plan_restart(world.members[voter], 0.02)
+
+    world.scheduler.after(0.3, deafen)
+    world.scheduler.after(strike_s, strike)
+    return f"{leader.id} unheard by {candidate}, then cut off; {','.join(voters)} restart"
+
+
+def pause(world: World, rng: Random) -> str:
+    """A process is stopped and goes on later; its clock went on."""
+    member = world.members[rng.choice(world.ids)]
+    seconds = rng.choice((0.1, 0.35, 0.45, 1.0)) * (0.9 + 0.2 * rng.random())
+    member.charge(seconds)
+    return f"{member.id} for {seconds:.2f} s"
+
+
 FAULTS: Final[dict[str, Fault]] = {
     "partition": partition,
     "isolate_leader": isolate_leader,
@@ -254,4 +336,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "slow_disk": slow_disk,
     "clock_jump": clock_jump,
     "transfer": transfer,
+    "deaf_transfer": deaf_transfer,
+    "slow_leader": slow_leader,
+    "forgetful_voter": forgetful_voter,
+    "pause": pause,
 }

@@ -19,6 +19,7 @@ from raftkv.consensus.core import Core
 from raftkv.consensus.durability import DurabilityGuard
 from raftkv.consensus.election import ElectionGuard
 from raftkv.consensus.journal import JournalAdapter
+from raftkv.consensus.lease import Lease
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -136,6 +137,14 @@ def _start_without_own_entry(self: ReadIndex) -> None:
         _start_round(self)
 
 
+_boot_guard = ElectionGuard.__init__
+
+
+def _forget_the_leader(self: ElectionGuard, core: Core) -> None:
+    _boot_guard(self, core)
+    self._contact = -1e9
+
+
 def _run_again(self: Sessions, run: Run, now_ms: int) -> None:
     self.by_id.setdefault(run.session, Session(1 << 40, now_ms))
 
@@ -198,6 +207,17 @@ GUARDS: Final[dict[str, Guard]] = {
     "read-majority": Guard("a deposed leader answers reads", ((ReadIndex, "_confirm", _confirm_at_once),)),
     "read-own-entry": Guard(
         "a new leader reads before it knows what is committed", ((ReadIndex, "_start_round", _start_without_own_entry),)
+    ),
+    "lease-margin": Guard(
+        "a leader with a slow clock reads when its voters are free already",
+        ((Lease, "length_s", property(lambda self: self._core.timing.election_min_s)),),
+    ),
+    "lease-transfer": Guard(
+        "a leader that handed over reads while its successor writes", ((Lease, "give_up", lambda _self: None),)
+    ),
+    "lease-restart": Guard(
+        "a voter that restarted helps to elect another leader during a lease",
+        ((ElectionGuard, "__init__", _forget_the_leader),),
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
 }

@@ -145,6 +145,8 @@ class Member:
         self.rotten = False
         """What was durable on its disk was damaged: it may stop for good."""
         self.rate = 1.0 + (2 * self.rng.random() - 1) * profile.clock_rate
+        self._rate_since = (0.0, 0.0)
+        """(virtual time, monotonic time) from which the rate counts."""
         self.wall_offset_ms = self.rng.randrange(-200, 200)
         self.replica: SimReplica
         self.machine: StateMachine
@@ -236,10 +238,16 @@ class Member:
 
     # -- time
     def monotonic(self) -> float:
-        return self.world.scheduler.now * self.rate
+        since, then = self._rate_since
+        return then + (self.world.scheduler.now - since) * self.rate
 
     def wall_ms(self) -> int:
-        return WALL_EPOCH_MS + int(self.world.scheduler.now * 1000 * self.rate) + self.wall_offset_ms
+        return WALL_EPOCH_MS + int(1000 * self.monotonic()) + self.wall_offset_ms
+
+    def run_clock(self, rate: float) -> None:
+        """From now on this node's clock runs so fast."""
+        self._rate_since = (self.world.scheduler.now, self.monotonic())
+        self.rate = rate
 
     def fsync_s(self) -> float:
         """How long the next sync takes."""

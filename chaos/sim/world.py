@@ -83,7 +83,10 @@ class World:
         self.profile = profile
         self.only_faults = only_faults
         self.label = f"{seed}/{profile.name}/{nodes}"
-        self.timing = Timing()
+        least_s, most_s = profile.election_s
+        self.timing = Timing(
+            election_min_s=least_s, election_max_s=most_s, request_s=profile.request_s, read_lease=profile.read_lease
+        )
         self.scheduler = Scheduler()
         self.checks = Checks(lambda member, term: self.note("leads", member.id, f"term {term}"))
         self.history = History()
@@ -101,6 +104,8 @@ class World:
         self.notes: list[str] = []
         self._storm_began = 0.0
         self.guards: Counter[str] = Counter()
+        self.hushed_until = 0.0
+        """Clients only read until then."""
         self.storming = False
         self.draining = False
         self.recovery_s = 0.0

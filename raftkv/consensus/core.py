@@ -31,6 +31,8 @@ class Timing:
     election_max_s: float = 0.8
     request_s: float = 5.0
     """After so long a proposal or a read gets an answer: unknown, or failed."""
+    read_lease: bool = False
+    """A leader may answer reads without a round for a while after one (:mod:`raftkv.consensus.lease`)."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,8 @@ higher term deposes a leader that works (thesis 9.6); a leader that is cut off g
 Faults of the engine that this stops (consensus.md 4, 7d, 9):
 
 * no pre-vote, so a stale node deposes the leader: **pre-vote** asks first, and changes nothing where it asks;
-* a node that hears its leader votes for another one: **stickiness**, unless the leader itself handed over;
+* a node that hears its leader votes for another one: **stickiness**, unless the leader itself handed over, which is
+  a licence for the term after its own. A restarted node has forgotten when it heard the leader: it waits as if it just had;
 * an append with a low term gets no answer, so a node with a higher term is stuck outside: **term notice**;
 * 30 s of an isolated leader: **check-quorum** within one election timeout (the engine's own, set short);
 * a removed node deposes the leader: who has **no vote does not campaign**.
@@ -23,12 +24,13 @@ class ElectionGuard:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._contact = -1e9
+        self._contact = core.monotonic() if core.log.last_index else -1e9
         self._deadline: float | None = None
         self._pre_vote_term = 0
         self._pre_votes: set[str] = set()
         self._votes: set[tuple[int, str]] = set()
-        self._transfer_until = -1e9
+        self._transfer_term = -1
+        """The term for which a leader told this node to campaign."""
         self.elections = 0
 
     # ------------------------------------------------------------ time
@@ -101,8 +103,7 @@ class ElectionGuard:
     # ------------------------------------------------------------ votes
     def send_request(self, peer: str, term: int, last_index: int, last_term: int) -> bool:
         """The engine asks for a vote. Its own vote was made durable by the journal before it got here."""
-        transfer = self._core.monotonic() < self._transfer_until
-        return self._core.wire.send(peer, RequestVote(term, last_index, last_term, transfer))
+        return self._core.wire.send(peer, RequestVote(term, last_index, last_term, term == self._transfer_term))
 
     def send_vote(self, peer: str, term: int) -> bool:
         """The engine grants a vote; durable already (journal.setCurrentTerm syncs)."""
@@ -146,6 +147,6 @@ class ElectionGuard:
         """The leader hands over to this node."""
         core = self._core
         if message.term >= core.term and peer == core.engine.leader_id and core.votes:
-            self._transfer_until = core.monotonic() + core.timing.election_max_s
+            self._transfer_term = message.term + 1
             self.elections += 1
             core.deliver(peer, {"type": "timeout_now", "term": message.term})

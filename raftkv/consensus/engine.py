@@ -150,6 +150,11 @@ class Engine(SyncObj):
         return bool(self._isLeader())
 
     @property
+    def is_about_to_campaign(self) -> bool:
+        """Whether an election was triggered that begins at the next tick."""
+        return bool(self._SyncObj__raftElectionDeadline == 0)
+
+    @property
     def leader_id(self) -> str:
         """The leader that this node follows (itself when it leads); empty if none is known."""
         leader = self._getLeader()

@@ -15,6 +15,7 @@ from raftkv.consensus.messages import TimeoutNow
 from raftkv.errors import NodeStoppedError, NoLeaderError, RaftKVError
 
 if TYPE_CHECKING:
+    from raftkv.consensus.lease import Lease
     from raftkv.consensus.replication import Replication
 
 Done = Callable[[RaftKVError | None], None]
@@ -23,9 +24,10 @@ Done = Callable[[RaftKVError | None], None]
 class Transfer:
     """At most one at a time."""
 
-    def __init__(self, core: Core, replication: Replication) -> None:
+    def __init__(self, core: Core, replication: Replication, lease: Lease) -> None:
         self._core = core
         self._replication = replication
+        self._lease = lease
         self.target = ""
         """Who is to lead; empty when nothing is under way."""
         self._deadline = 0.0
@@ -80,6 +82,7 @@ class Transfer:
             self._end(NoLeaderError(f"{self.target} did not take over in time; this node leads on", code="ERR"))
         elif now - self._asked >= core.timing.heartbeat_s and self._is_ready():
             self._asked = now
+            self._lease.give_up()
             core.wire.send(self.target, TimeoutNow(core.term))
 
     def _is_ready(self) -> bool:

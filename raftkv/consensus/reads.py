@@ -4,6 +4,9 @@ A leader notes its commit index, asks whether it still leads, and when a majorit
 that index is all that a read, which arrived before the question, can be required to see. One round of questions
 serves all reads that waited for it. A follower asks the leader for such an index and waits until it has applied it.
 
+With ``read_lease`` a round is worth more: for a while after it a leader answers at once (:mod:`raftkv.consensus.lease`), and
+a read that finds the lease ageing sends the next round without waiting for it.
+
 Two conditions are easy to forget: a new leader must have committed an entry of its own term first (its commit index may
 lag behind what the old one acknowledged: RedisRaft #19), and the question must be sent after the read arrived.
 """
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from raftkv.consensus.core import Core
+from raftkv.consensus.lease import Lease
 from raftkv.consensus.messages import ReadIndexReply, ReadIndexRequest, ReadProbe, ReadProbeAck
 from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError
 
@@ -36,6 +40,7 @@ class _Round:
     reads: list[_Waiting]
     deadline: float
     started: float = 0.0
+    """When it was sent, or a moment before."""
     widened: bool = False
     """All peers were asked, not just as many as are needed."""
     acks: set[str] = field(default_factory=set)
@@ -67,6 +72,7 @@ class ReadIndex:
         """Peers, the ones to ask first in front: a round needs the answers of half of them only."""
         self._requests: dict[int, _Round] = {}
         self._confirmed: list[_Confirmed] = []
+        self.lease = Lease(core)
         self.rounds_total = 0
 
     def barrier(self, done: Done) -> None:
@@ -74,10 +80,23 @@ class ReadIndex:
         core = self._core
         if core.halted:
             done(0, NodeStoppedError(core.halted))
+        elif self.lease.holds:
+            core.count("lease_reads")
+            if self.lease.ages:
+                self._start_round()
+            self._when_applied(core.committed, core.wall_ms(), done)
         elif len(self._waiting) >= WAITING_MAX:
             done(0, BusyError(f"{WAITING_MAX} reads are waiting for the leader's confirmation"))
         else:
             self._waiting.append(_Waiting(core.monotonic() + core.timing.request_s, done))
+
+    def _when_applied(self, index: int, now_ms: int, done: Done) -> None:
+        core = self._core
+        if core.applied >= index:
+            done(now_ms, None)
+        else:
+            waiting = _Waiting(core.monotonic() + core.timing.request_s, done)
+            self._confirmed.append(_Confirmed(index, now_ms, [waiting]))
 
     @property
     def idle(self) -> bool:
@@ -151,7 +170,9 @@ class ReadIndex:
     def _confirm(self, number: int, waiting: _Round) -> None:
         if self._core.is_majority(len(waiting.acks)):
             del self._rounds[number]
-            self._confirmed.append(_Confirmed(waiting.index, self._core.wall_ms(), waiting.reads))
+            self.lease.extend(waiting.started)
+            if waiting.reads:
+                self._confirmed.append(_Confirmed(waiting.index, self._core.wall_ms(), waiting.reads))
 
     def _finish(self) -> None:
         applied = self._core.applied
@@ -201,6 +222,7 @@ class ReadIndex:
 
     def leadership_changed(self) -> None:
         """Rounds of a former leadership prove nothing any more: their reads wait for the next leader."""
+        self.lease.end()
         for pending in (self._rounds, self._requests):
             for number in sorted(pending):
                 self._wait_again(pending.pop(number))

@@ -139,7 +139,7 @@ class Replica:
         self.appends = AppendGuard(core, self.election, self.durability)
         self.reads = ReadIndex(core)
         self.snapshots = Snapshots(core, self.replication, self.membership, store, writer, machine.dump, machine.load)
-        self.transfer = Transfer(core, self.replication)
+        self.transfer = Transfer(core, self.replication, self.reads.lease)
         if log.last_index and log.first_index > max(covered - 1, 1):
             # Also when an older snapshot is left: loading it would clear entries that this node has acknowledged.
             core.halt(f"the log begins at entry {log.first_index}, and the newest valid snapshot ends at {covered}")
@@ -286,7 +286,11 @@ class Replica:
         return False
 
     def _on_probe(self, peer: str, message: ReadProbe) -> None:
-        if self.appends.accept_leader(peer, message.term) and message.term == self.core.term:
+        if (
+            self.appends.accept_leader(peer, message.term)
+            and message.term == self.core.term
+            and not self.core.engine.is_about_to_campaign  # the answer may be a lease: it promises not to
+        ):
             self.reads.on_probe(peer, message)
 
     def _on_chunk(self, peer: str, message: SnapshotChunk) -> None:

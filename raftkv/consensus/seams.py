@@ -40,6 +40,11 @@ REPLACED: Final = {
 }
 """Attributes of an engine that are set from outside."""
 
+READ: Final = {
+    "_SyncObj__raftElectionDeadline": "0 from the trigger of an election until the tick that begins it",
+}
+"""Attributes of an engine that we look at."""
+
 GLOBALS: Final = ("createJournal", "monotonicTime", "random")
 
 _original_create_journal = syncobj.createJournal
