@@ -234,15 +234,15 @@ def transfer(world: World, rng: Random) -> Harm | None:
     return Harm(f"{leader.id} to {target}", (leader.id,))
 
 
-def deaf_transfer(world: World, rng: Random) -> str:
+def deaf_transfer(world: World, rng: Random) -> Harm | None:
     """The leader hands over and from then on hears nobody: it is not told that its time is over."""
     leader = world.leader()
     if leader is None:
-        return ""
+        return None
     others = [one for one in world.ids if one != leader.id]
     target = world.members[rng.choice(others)]
     if not target.up:
-        return ""
+        return None
     election, seconds = target.replica.election, 0.5 + rng.random()
     begun, give_up = election.elections, world.scheduler.now + world.timing.election_max_s
 
@@ -256,14 +256,14 @@ def deaf_transfer(world: World, rng: Random) -> str:
 
     leader.hand_over(target.id)
     watch()
-    return f"{leader.id} to {target.id}, and then deaf for {seconds:.1f} s"
+    return Harm(f"{leader.id} to {target.id}, and then deaf for {seconds:.1f} s", (leader.id,))
 
 
-def slow_leader(world: World, rng: Random) -> str:
+def slow_leader(world: World, rng: Random) -> Harm | None:
     """The slowest clock that is allowed leads the fastest ones, and is cut off right after its lease was renewed."""
     leader = world.leader()
     if leader is None or not world.network.whole:
-        return ""
+        return None
     for member in world.members.values():
         member.run_clock(1.0 + world.profile.clock_rate * (-1 if member is leader else 1))
     lease, seconds = leader.replica.reads.lease, (1.5 + rng.random()) * world.timing.election_min_s
@@ -276,17 +276,17 @@ def slow_leader(world: World, rng: Random) -> str:
             world.scheduler.after(0.0005, watch)
 
     watch()
-    return f"{leader.id} at its next lease, cut off for {seconds:.1f} s"
+    return Harm(f"{leader.id} at its next lease, cut off for {seconds:.1f} s", (leader.id,))
 
 
-def forgetful_voter(world: World, rng: Random) -> str:
+def forgetful_voter(world: World, rng: Random) -> Harm | None:
     """A voter restarts right after it heard the leader, which is then cut off, and another's patience is at its end.
 
     While clients only read, so that the other one's log is new enough for a vote.
     """
     leader = world.leader()
     if leader is None or not world.network.whole:
-        return ""
+        return None
     candidate, *voters = rng.sample([one for one in world.ids if one != leader.id], len(world.ids) - 1)
     patience_s = world.timing.election_min_s
     strike_s = 0.3 + patience_s * (0.4 + 0.4 * rng.random())
@@ -305,15 +305,15 @@ def forgetful_voter(world: World, rng: Random) -> str:
 
     world.scheduler.after(0.3, deafen)
     world.scheduler.after(strike_s, strike)
-    return f"{leader.id} unheard by {candidate}, then cut off; {','.join(voters)} restart"
+    return Harm(f"{leader.id} unheard by {candidate}, then cut off; {','.join(voters)} restart", (leader.id, *voters))
 
 
-def pause(world: World, rng: Random) -> str:
+def pause(world: World, rng: Random) -> Harm | None:
     """A process is stopped and goes on later; its clock went on."""
     member = world.members[rng.choice(world.ids)]
     seconds = rng.choice((0.1, 0.35, 0.45, 1.0)) * (0.9 + 0.2 * rng.random())
     member.charge(seconds)
-    return f"{member.id} for {seconds:.2f} s"
+    return Harm(f"{member.id} for {seconds:.2f} s", (member.id,))
 
 
 FAULTS: Final[dict[str, Fault]] = {
