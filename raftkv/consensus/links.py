@@ -31,7 +31,7 @@ from typing import Any, Final, Protocol, cast
 
 from raftkv.config_values import split_address
 from raftkv.consensus.lanes import Outbound
-from raftkv.consensus.messages import Application, FrameReader, Message, decode
+from raftkv.consensus.messages import Application, FrameReader, Message
 from raftkv.errors import ProtocolError
 
 MAGIC: Final = b"RAFTKV1\n"
@@ -117,8 +117,7 @@ class _Framed(asyncio.Protocol):
         links, peer = self._links, self._peer
         links.on_bytes(peer)
         try:
-            for frame in self._frames.feed(data):
-                message = decode(frame)
+            for message in self._frames.feed(data):
                 if type(message) is Application:
                     links.on_application(peer, message.data)
                 else:

@@ -4,8 +4,9 @@ A frame is ``u32 length | u8 kind | body`` (network order). No message relies on
 them may be lost, repeated or overtaken, on one connection or across reconnects.
 
 A large frame may travel in fragments, so that others can go in between. Each is a frame itself, its body
-``u32 total | u32 offset | bytes``: bytes ``[offset, offset + n)`` of the ``total`` bytes of kind and body. The fragments
-of a frame follow each other in order, and those of two frames are never mixed.
+``u32 head | u32 total | u32 offset | bytes``: bytes ``[offset, offset + n)`` of the ``total`` bytes of kind and body. The
+fragments of a frame follow each other in order, and those of two frames are never mixed. The first ``head`` bytes are
+all but the payload that comes last; no fragment holds bytes of both, so that the payload can be put together for itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -187,7 +189,7 @@ Message: TypeAlias = (
 
 _LENGTH: Final = struct.Struct("!I")
 _HEAD: Final = struct.Struct("!IB")
-_FRAGMENT: Final = struct.Struct("!II")
+_FRAGMENT: Final = struct.Struct("!III")
 _APPEND: Final = struct.Struct("!QQQQQI")
 _ENTRY: Final = struct.Struct("!QI")
 _CHUNK: Final = struct.Struct("!QQQQQ")
@@ -261,31 +263,39 @@ def frame_bytes(parts: Sequence[bytes]) -> int:
 
 def fragments(parts: Sequence[bytes]) -> Iterator[list[Buffer]]:
     """An encoded frame as fragments, each as buffers to be written one after the other (nothing is copied)."""
-    total, offset = frame_bytes(parts), 0
+    total = frame_bytes(parts)
+    head = total - len(parts[-1])
+    yield from _region((parts[0][_LENGTH.size :], *parts[1:-1]), head, total, 0)
+    yield from _region(parts[-1:], head, total, head)
+
+
+def _region(parts: Sequence[bytes], head: int, total: int, offset: int) -> Iterator[list[Buffer]]:
     piece: list[Buffer] = []
-    room = FRAGMENT_BYTES
-    for part in (parts[0][_LENGTH.size :], *parts[1:]):
+    size = 0
+    for part in parts:
         rest = memoryview(part)
         while rest:
-            taken = rest[:room]
-            rest = rest[room:]
+            taken = rest[: FRAGMENT_BYTES - size]
+            rest = rest[len(taken) :]
             piece.append(taken)
-            room -= len(taken)
-            if not room:
-                yield _fragment(total, offset, piece, FRAGMENT_BYTES)
-                offset += FRAGMENT_BYTES
-                piece, room = [], FRAGMENT_BYTES
+            size += len(taken)
+            if size == FRAGMENT_BYTES:
+                yield _fragment(head, total, offset, size, piece)
+                offset += size
+                piece, size = [], 0
     if piece:
-        yield _fragment(total, offset, piece, FRAGMENT_BYTES - room)
+        yield _fragment(head, total, offset, size, piece)
 
 
-def _fragment(total: int, offset: int, piece: list[Buffer], size: int) -> list[Buffer]:
-    length = 1 + _FRAGMENT.size + size
-    return [_HEAD.pack(length, _KIND_FRAGMENT) + _FRAGMENT.pack(total, offset), *piece]
+def _fragment(head: int, total: int, offset: int, size: int, piece: list[Buffer]) -> list[Buffer]:
+    return [_HEAD.pack(1 + _FRAGMENT.size + size, _KIND_FRAGMENT) + _FRAGMENT.pack(head, total, offset), *piece]
 
 
-def decode(frame: memoryview | bytes) -> Message:
-    """A message from the frame's bytes after the length. Raises ProtocolError on anything malformed."""
+def decode(frame: memoryview | bytes, tail: bytes = b"") -> Message:
+    """A message from the frame's bytes after the length. Raises ProtocolError on anything malformed.
+
+    ``tail`` are the last bytes of the frame where they are at hand by themselves: a payload that is just these is them.
+    """
     if not frame:
         msg = "empty peer frame"
         raise ProtocolError(msg)
@@ -293,56 +303,65 @@ def decode(frame: memoryview | bytes) -> Message:
     body = memoryview(frame)[1:]
     try:
         if kind == _KIND_APPEND:
-            return _decode_append(body)
+            return _decode_append(body, tail)
         if kind == _KIND_APPLICATION:
-            return Application(bytes(body))
+            return Application(_last(body, 0, tail))
         if kind == _KIND_CHUNK:
             term, index, last_term, total_bytes, offset = _CHUNK.unpack_from(body)
-            return SnapshotChunk(term, index, last_term, total_bytes, offset, bytes(body[_CHUNK.size :]))
+            return SnapshotChunk(term, index, last_term, total_bytes, offset, _last(body, _CHUNK.size, tail))
         made, form, _ = _FIXED[kind]
-        return made(*form.unpack(body))
+        return made(*form.unpack(bytes(body) + tail if tail else body))
     except (struct.error, KeyError) as error:
-        msg = f"peer frame of kind {kind} with {len(body)} bytes is malformed ({error})"
+        msg = f"peer frame of kind {kind} with {len(body) + len(tail)} bytes is malformed ({error})"
         raise ProtocolError(msg) from error
 
 
-def _decode_append(body: memoryview) -> AppendEntries:
+def _last(body: memoryview, at: int, tail: bytes) -> bytes:
+    """Everything from ``at`` on; ``tail`` itself, not a copy, when that is all of it."""
+    return tail if at == len(body) else bytes(body[at:]) + tail
+
+
+def _decode_append(body: memoryview, tail: bytes) -> AppendEntries:
     term, sequence, commit, prev_index, prev_term, count = _APPEND.unpack_from(body)
-    at = _APPEND.size
+    at, size = _APPEND.size, len(body) + len(tail)
     entries: list[Entry] = []
     index = prev_index
     for _ in range(count):
         entry_term, length = _ENTRY.unpack_from(body, at)
         at += _ENTRY.size
-        if at + length > len(body):
+        end = at + length
+        if end > len(body) and end != size:
             msg = "append frame ends inside an entry"
             raise ProtocolError(msg)
         index += 1
-        entries.append((bytes(body[at : at + length]), index, entry_term))
-        at += length
-    if at != len(body):
-        msg = f"append frame has {len(body) - at} bytes behind its last entry"
+        entries.append((_last(body, at, tail) if end == size else bytes(body[at:end]), index, entry_term))
+        at = end
+    if at != size:
+        msg = f"append frame has {size - at} bytes behind its last entry"
         raise ProtocolError(msg)
     return AppendEntries(term, sequence, commit, prev_index, prev_term, entries)
 
 
 class FrameReader:
-    """Cuts a byte stream into frames and puts those together that came in fragments. Bounded by MAX_FRAME_BYTES."""
+    """Cuts a byte stream into messages and puts those together that came in fragments. Bounded by MAX_FRAME_BYTES."""
 
-    __slots__ = ("_buffer", "_need", "_parts", "_total", "_whole")
+    __slots__ = ("_buffer", "_head", "_need", "_parts", "_shape", "_tail")
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._whole = bytearray()
-        """What is there of a frame of ``_total`` bytes that comes in fragments."""
-        self._total = 0
         self._parts: list[bytes] = []
         self._need = 0
+        self._shape: tuple[int, int] | None = None
+        """(head, total) of the frame that comes in fragments."""
+        self._head = BytesIO()
+        self._tail = BytesIO()
+        """Grows in place and gives away what it holds: a payload of many megabytes is never copied as a whole."""
 
-    def feed(self, data: bytes) -> list[memoryview]:
-        """Frames (without length) completed by ``data``.
+    def feed(self, data: bytes) -> list[Message]:
+        """Messages completed by ``data``.
 
-        Raises ProtocolError on an oversized one, and on a fragment that does not go on where the last one ended.
+        Raises ProtocolError on an oversized or malformed frame, and on a fragment that does not go on where the last
+        one ended.
         """
         if self._need:
             self._need -= len(data)
@@ -354,7 +373,7 @@ class FrameReader:
             self._need = 0
         elif self._buffer:
             data = self._buffer + data
-        frames: list[memoryview] = []
+        messages: list[Message] = []
         view = memoryview(data)
         at, size = 0, len(data)
         while size - at >= 4:
@@ -366,15 +385,15 @@ class FrameReader:
             if end > size:
                 rest = data[at:]
                 self._parts, self._need, self._buffer = [rest], end - size, b""
-                return frames
+                return messages
             if data[at + 4] != _KIND_FRAGMENT:
-                frames.append(view[at + 4 : end])
+                messages.append(decode(view[at + 4 : end]))
             elif self._put_together(view[at + 5 : end]):
-                frames.append(memoryview(self._whole))
-                self._whole, self._total = bytearray(), 0
+                messages.append(decode(self._head.getvalue(), self._tail.getvalue()))
+                self._shape, self._head, self._tail = None, BytesIO(), BytesIO()
             at = end
         self._buffer = data[at:]
-        return frames
+        return messages
 
     def _put_together(self, body: memoryview) -> bool:
         """Take in one fragment. True: its frame is complete."""
@@ -382,15 +401,21 @@ class FrameReader:
         if not piece:
             msg = f"fragment frame of {len(body)} bytes carries nothing"
             raise ProtocolError(msg)
+        head: int
         total: int
-        total, offset = _FRAGMENT.unpack_from(body)
-        there, expected = len(self._whole), self._total or total
-        if total != expected or offset != there or offset + len(piece) > total or total > MAX_FRAME_BYTES:
+        offset: int
+        head, total, offset = _FRAGMENT.unpack_from(body)
+        there, end = self._head.tell() + self._tail.tell(), offset + len(piece)
+        whole = end <= head or offset >= head
+        if (self._shape or (head, total)) != (head, total) or offset != there or not whole or end > total:
             msg = (
-                f"fragment at {offset} with {len(piece)} bytes of a frame of {total}; "
-                f"{there} of {expected} are there, allowed are {MAX_FRAME_BYTES}"
+                f"fragment at {offset} with {len(piece)} bytes of a frame of {head} and {total - head}; "
+                f"{there} are there, of a frame of {self._shape}"
             )
             raise ProtocolError(msg)
-        self._total = total
-        self._whole += piece
-        return len(self._whole) == total
+        if not 0 < head <= total <= MAX_FRAME_BYTES:
+            msg = f"fragment of a frame of {total} bytes, allowed are {MAX_FRAME_BYTES}, and {head} in its head"
+            raise ProtocolError(msg)
+        self._shape = (head, total)
+        (self._head if end <= head else self._tail).write(piece)
+        return end == total

@@ -74,7 +74,7 @@ def test_frames_come_out_whole_wherever_the_stream_is_cut(sent, sizes):
     reader, got, at, turn = FrameReader(), [], 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)]
-        got += [decode(bytes(frame)) for frame in reader.feed(stream[at : at + size])]
+        got += reader.feed(stream[at : at + size])
         at, turn = at + size, turn + 1
     assert got == sent
 
@@ -121,7 +121,7 @@ def test_frames_in_fragments_come_out_whole_and_others_may_go_in_between(sent, s
     reader, got, at, turn = FrameReader(), [], 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)]
-        got += [decode(frame) for frame in reader.feed(stream[at : at + size])]
+        got += reader.feed(stream[at : at + size])
         at, turn = at + size, turn + 1
     assert got == expected
 
@@ -131,33 +131,41 @@ def test_frames_in_fragments_come_out_whole_and_others_may_go_in_between(sent, s
 def test_a_fragment_carries_no_more_than_it_may_and_nothing_twice(message, size):
     pieces = cut(message, size)
     frame = wire(message)[4:]
-    assert b"".join(piece[13:] for piece in pieces) == frame
-    assert [len(piece) - 13 for piece in pieces[:-1]] == [size] * (len(pieces) - 1)
-    assert 0 < len(pieces[-1]) - 13 <= size
+    assert b"".join(piece[17:] for piece in pieces) == frame
+    assert all(0 < len(piece) - 17 <= size for piece in pieces)
+    assert len(pieces) <= len(frame) // size + 2
     assert all(int.from_bytes(piece[:4], "big") == len(piece) - 4 for piece in pieces)
 
 
-def fragment(total, offset, data):
-    return struct.pack("!IBII", 9 + len(data), 4, total, offset) + data
+def fragment(head, total, offset, data):
+    return struct.pack("!IBIII", 13 + len(data), 4, head, total, offset) + data
+
+
+X4 = fragment(10, 20, 0, b"x" * 4)
 
 
 @pytest.mark.parametrize(
     "pieces",
     [
-        [fragment(10, 1, b"x")],  # begins in the middle
-        [fragment(10, 0, b"x" * 11)],  # more than there is
-        [fragment(0, 0, b"x")],
-        [fragment(10, 0, b"")],  # would never end
-        [fragment(10, 0, b"x" * 4), fragment(10, 4, b"")],
-        [fragment(10, 0, b"x" * 4), fragment(10, 0, b"x" * 4)],  # repeated
-        [fragment(10, 0, b"x" * 4), fragment(10, 5, b"x" * 5)],  # a gap
-        [fragment(10, 0, b"x" * 4), fragment(10, 3, b"x" * 7)],  # an overlap
-        [fragment(10, 0, b"x" * 4), fragment(11, 4, b"x" * 7)],  # of another frame
-        [fragment(10, 0, b"x" * 4), fragment(10, 4, b"x" * 7)],
-        [fragment(MAX_FRAME_BYTES + 1, 0, b"x")],
-        [fragment(2**32 - 1, 0, b"x")],
+        [fragment(10, 20, 1, b"x")],  # begins in the middle
+        [fragment(20, 20, 0, b"x" * 21)],  # more than there is
+        [fragment(10, 20, 0, b"x" * 11)],  # of both regions
+        [fragment(0, 10, 0, b"x")],  # no head: no kind
+        [fragment(0, 0, 0, b"x")],
+        [fragment(11, 10, 0, b"x")],
+        [fragment(10, 20, 0, b"")],  # would never end
+        [X4, fragment(10, 20, 4, b"")],
+        [X4, X4],  # repeated
+        [X4, fragment(10, 20, 5, b"x" * 5)],  # a gap
+        [X4, fragment(10, 20, 3, b"x" * 7)],  # an overlap
+        [X4, fragment(10, 21, 4, b"x" * 6)],  # of another frame
+        [X4, fragment(9, 20, 4, b"x" * 5)],
+        [X4, fragment(10, 20, 10, b"x" * 10)],
+        [fragment(10, 20, 0, b"x" * 10), fragment(10, 20, 10, b"x" * 11)],
+        [fragment(10, MAX_FRAME_BYTES + 1, 0, b"x")],
+        [fragment(10, 2**32 - 1, 0, b"x")],
         [struct.pack("!IB", 1, 4)],
-        [struct.pack("!IBQ", 9, 4, 2**64 - 1)],
+        [struct.pack("!IBQI", 13, 4, 2**64 - 1, 0)],
     ],
 )  # fmt: skip
 def test_fragments_that_do_not_make_a_frame_are_refused(pieces):
@@ -169,17 +177,44 @@ def test_fragments_that_do_not_make_a_frame_are_refused(pieces):
 
 
 def test_a_fragment_in_fragments_is_refused():
-    inner = fragment(10, 0, b"x")[4:]
-    (frame,) = FrameReader().feed(fragment(len(inner), 0, inner))
+    inner = fragment(10, 20, 0, b"x")[4:]
     with pytest.raises(ProtocolError, match="kind 4"):
-        decode(frame)
+        FrameReader().feed(fragment(len(inner), len(inner), 0, inner))
+
+
+@settings(deadline=None)
+@given(any_message, st.data())
+def test_head_and_tail_may_meet_anywhere_in_the_last_payload_and_nowhere_else(message, data):
+    frame = wire(message)[4:]
+    cut = data.draw(st.integers(1, len(frame)))
+    carries = isinstance(message, Application | SnapshotChunk) or (
+        isinstance(message, AppendEntries) and message.entries
+    )
+    if carries and len(frame) - cut <= len(encode(message)[-1]):
+        assert decode(frame[:cut], frame[cut:]) == message
+        return
+    try:
+        assert decode(frame[:cut], frame[cut:]) == message
+    except ProtocolError:
+        return
+
+
+@pytest.mark.parametrize(
+    "message", [Application(b"x" * 99), AppendEntries(3, 1, 7, 7, 3, [(b"a", 8, 3), (b"x" * 99, 9, 3)])]
+)
+def test_a_payload_that_came_in_fragments_is_not_copied(message):
+    *head, tail = encode(message)
+    decoded = decode(b"".join(head)[4:], tail)
+    assert (decoded.data if isinstance(decoded, Application) else decoded.entries[-1][0]) is tail
 
 
 def test_a_frame_in_fragments_costs_what_arrived_of_it():
     reader = FrameReader()
     tracemalloc.start()
     try:
-        assert reader.feed(fragment(MAX_FRAME_BYTES, 0, b"x" * 1000)) == []
+        assert (
+            reader.feed(fragment(9, MAX_FRAME_BYTES, 0, b"x" * 9) + fragment(9, MAX_FRAME_BYTES, 9, b"x" * 1000)) == []
+        )
         assert tracemalloc.get_traced_memory()[1] < BYTES_MAX
     finally:
         tracemalloc.stop()
