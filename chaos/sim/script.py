@@ -44,7 +44,6 @@ from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.stage import Actor, Flight, Stage, counted, entry_text
 from chaos.sim.world import pinned
 from raftkv.consensus import replica, replication, snapshots
-from raftkv.consensus.core import Timing
 
 RULE: Final = "----"
 QUIET_S: Final = 0.025
@@ -177,21 +176,16 @@ class Script:
                 return
             self.stage.deliver(said[0])
 
-    def flush(self, members: list[Actor]) -> None:
-        """Messages between these nodes arrive until a while passes without one."""
-        names = {one.id for one in members}
-
-        def under_way() -> list[Flight]:
-            flights = [one for one in self.stage.network.flights if not one.held]
-            return [one for one in flights if one.source in names and one.target in names]
-
+    def flush(self) -> None:
+        """Messages arrive until a while passes without one."""
         for _ in range(SETTLE_ROUNDS_MAX):
-            if not under_way():
-                self.elapse(members, QUIET_S)
-                if not under_way():
+            flights = [one for one in self.stage.network.flights if not one.held]
+            if not flights:
+                self.elapse(self.nodes([]), QUIET_S)
+                if all(one.held for one in self.stage.network.flights):
                     return
-            for one in under_way():
-                if one in self.stage.network.flights:  # not lost meanwhile, with a node that stopped
+            for one in flights:
+                if one in self.stage.network.flights:
                     self.stage.deliver(one)
         raise ScriptError("messages go on and on")
 
@@ -230,29 +224,27 @@ def off(script: Script, arguments: Arguments) -> list[str]:
 
 @verb
 def cluster(script: Script, arguments: Arguments) -> None:
-    """``cluster nodes=3 [lease] [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. Leaders use leases, an append
-    carries at most ``batch`` entries, a message ``chunk`` bytes of a snapshot.
+    """``cluster nodes=3 [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. An append carries at most ``batch``
+    entries, a message ``chunk`` bytes of a snapshot.
     """
     for name, (owner, attribute) in LIMITS.items():
         if name in arguments.options:
             limit = int(arguments.options[name])
             script.stack.enter_context(mock.patch.object(owner, attribute, limit))
-    script.stage = Stage(int(arguments.options["nodes"]), timing=Timing(read_lease="lease" in arguments.words))
+    script.stage = Stage(int(arguments.options["nodes"]))
 
 
 @verb
 def partition(script: Script, arguments: Arguments) -> None:
-    """``partition n1 n2 | n3``: nothing passes between the sides, but within; what is in flight between them is lost."""
+    """``partition n1 n2 | n3``: nothing passes between the sides; what is in flight between them is lost."""
     sides = [side.split() for side in " ".join(arguments.words).split("|")]
-    script.nodes([name for side in sides for name in side])
-    script.stage.network.partition(sides)
-    script.stage.settle()
+    script.stage.network.partition([[one.id for one in script.nodes(side)] for side in sides])
 
 
 @verb
 def heal(script: Script, _arguments: Arguments) -> None:
-    """``heal``: no partition any more."""
-    script.stage.network.partition([])
+    """``heal``: no partition any more; connections that were cut are made anew."""
+    script.stage.network.heal()
     script.stage.settle()
 
 
@@ -300,12 +292,9 @@ def campaign(script: Script, arguments: Arguments) -> None:
 
 
 @verb
-def settle(script: Script, arguments: Arguments) -> list[str]:
-    """``settle [n1...]``: all but held messages between these nodes, or all, arrive, and what follows from them.
-
-    It takes a little time at these nodes. Tells only states and answers.
-    """
-    script.flush(script.nodes(arguments.words))
+def settle(script: Script, _arguments: Arguments) -> list[str]:
+    """``settle``: all but held messages arrive, and those that follow from them. Tells only states and answers."""
+    script.flush()
     return script.stage.report(messages=False)
 
 

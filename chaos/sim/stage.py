@@ -120,14 +120,16 @@ class Wire:
         return True
 
     def partition(self, sides: list[list[str]]) -> None:
-        """Nothing gets from one side to another; what is in flight between them is lost, unless it is held.
-
-        It takes the place of an earlier partition: connections that were cut and are not any more are made anew.
-        """
-        before = self.cuts
-        self.cuts = {(a, b) for one in sides for other in sides if one is not other for a in one for b in other}
+        """Nothing gets from one side to another; what is in flight between them is lost, unless it is held."""
+        self.cuts |= {
+            (a, b) for one in sides for other in sides if one is not other for a in one for b in other if a != b
+        }
         self.flights = [one for one in self.flights if one.held or (one.source, one.target) not in self.cuts]
-        for source, target in sorted(before - self.cuts):
+
+    def heal(self) -> None:
+        """The connections that were cut are made anew."""
+        cuts, self.cuts = sorted(self.cuts), set()
+        for source, target in cuts:
             self._link(source, target, up=False)
             self._link(source, target, up=True)
 
@@ -404,7 +406,7 @@ def entry_text(payload: bytes) -> str:
         return "no-op"
     found = []
     for group in groups(payload):
-        words = " ".join(word.decode() for word in group.data.split(b"\r\n")[2::2])
+        words = " ".join(word.decode() for word in bytes(group.data).split(b"\r\n")[2::2])
         found.append("open a session" if group.kind == OPEN else words)
     return "; ".join(found)
 

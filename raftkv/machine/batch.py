@@ -44,6 +44,8 @@ _RUN: Final = struct.Struct("!16sQQB")
 _DIGEST: Final = struct.Struct("!QQ")
 
 SESSION_ID_BYTES: Final = 16
+LINE_BYTES_MAX: Final = 32
+"""A mark, the digits of a number, a line end."""
 COMMAND_BYTES_MIN: Final = 10
 """The shortest command is one empty word, ``*1 $0`` and three line ends: a group cannot declare more than fit."""
 
@@ -75,7 +77,8 @@ class Group:
     kind: int
     database: int
     commands: int
-    data: bytes
+    data: bytes | memoryview
+    """A view when the entry was given as one: values of many megabytes are then copied once, into the state."""
     watches: tuple[Watched, ...] = ()
     run: Run | None = None
     numbers: tuple[int, ...] = ()
@@ -128,8 +131,8 @@ def stamp_of(entry: bytes) -> int:
     return int(stamp_ms)
 
 
-def groups(entry: bytes) -> Iterator[Group]:
-    """The groups of an entry, in order. Raises InvariantError when the entry is damaged."""
+def groups(entry: bytes | memoryview) -> Iterator[Group]:
+    """The groups of an entry, in order; their ``data`` are slices of it. Raises InvariantError when it is damaged."""
     at, end = _ENTRY.size, len(entry)
     while at < end:
         if at + _GROUP.size > end:
@@ -150,7 +153,7 @@ def groups(entry: bytes) -> Iterator[Group]:
         at += size
 
 
-def _decode(kind: int, database: int, commands: int, body: bytes) -> Group:
+def _decode(kind: int, database: int, commands: int, body: bytes | memoryview) -> Group:
     run: Run | None = None
     watches: tuple[Watched, ...] = ()
     numbers: tuple[int, ...] = ()
@@ -180,7 +183,7 @@ def _decode(kind: int, database: int, commands: int, body: bytes) -> Group:
     return Group(kind, database, commands, body[at:], watches, run, numbers)
 
 
-def _decode_watches(body: bytes, at: int) -> tuple[tuple[Watched, ...], int]:
+def _decode_watches(body: bytes | memoryview, at: int) -> tuple[tuple[Watched, ...], int]:
     """The watches of a transaction, and where its commands begin."""
     (count,) = _COUNT.unpack_from(body, at)
     at += _COUNT.size
@@ -191,6 +194,36 @@ def _decode_watches(body: bytes, at: int) -> tuple[tuple[Watched, ...], int]:
         if at + length > len(body):
             msg = f"log entry holds a watched key that ends {at + length - len(body)} bytes behind its group"
             raise InvariantError(msg)
-        watches.append(Watched(database, body[at : at + length], index))
+        watches.append(Watched(database, bytes(body[at : at + length]), index))
         at += length
     return tuple(watches), at
+
+
+def large_commands(data: memoryview, count: int) -> list[list[bytes]]:
+    """The RESP commands in ``data``, each word copied once. Raises InvariantError when there are not just ``count``."""
+    commands: list[list[bytes]] = []
+    at = 0
+    for _ in range(count):
+        words, at = _number(data, at, b"*")
+        command: list[bytes] = []
+        for _ in range(words):
+            length, start = _number(data, at, b"$")
+            at = start + length + 2
+            if bytes(data[start + length : at]) != b"\r\n":
+                msg = f"log entry holds a word of {length} bytes that does not end after these"
+                raise InvariantError(msg)
+            command.append(bytes(data[start : start + length]))
+        commands.append(command)
+    if at != len(data):
+        msg = f"log entry holds a group with {len(data) - at} bytes behind its {count} commands"
+        raise InvariantError(msg)
+    return commands
+
+
+def _number(data: memoryview, at: int, mark: bytes) -> tuple[int, int]:
+    """The number of a RESP header, and where it ends."""
+    line, end, _ = bytes(data[at : at + LINE_BYTES_MAX]).partition(b"\r\n")
+    if line[:1] != mark or not line[1:].isdigit() or not end:
+        msg = f"log entry holds {line[:10]!r} in place of a number after {mark!r}"
+        raise InvariantError(msg)
+    return int(line[1:]), at + len(line) + 2

@@ -20,7 +20,19 @@ from raftkv.commands.args import parse_int
 from raftkv.commands.registry import TABLE, Argv, Context, lookup
 from raftkv.errors import CommandError, InvariantError
 from raftkv.machine.audit import Audit
-from raftkv.machine.batch import DIGEST, OPEN, PLAIN, TICK, TXN, WATCH, Group, Run, groups, stamp_of
+from raftkv.machine.batch import (
+    DIGEST,
+    OPEN,
+    PLAIN,
+    TICK,
+    TXN,
+    WATCH,
+    Group,
+    Run,
+    groups,
+    large_commands,
+    stamp_of,
+)
 from raftkv.machine.sessions import Session, Sessions
 from raftkv.machine.watches import Watch, Watches
 from raftkv.protocol.encoder import encode
@@ -39,6 +51,8 @@ SESSION_REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A session's reply is encoded and kept on every replica; a larger one is answered with an error instead."""
 _LIST: Final = frozenset({list})
 _BYTES: Final = frozenset({bytes})
+LARGE_BYTES: Final = 1024 * 1024
+"""The commands of a larger group are cut out of it one by one: the parser would copy all of it first."""
 RUN_MIN: Final = 8
 """So many commands are looked at for being of one name: fewer gain nothing."""
 
@@ -102,7 +116,7 @@ class StateMachine:
         known = prepared[1] if prepared is not None and prepared[0] is entry else None
         context = Context(self.keyspace, 0, index)
         results: list[GroupResult] = []
-        for ordinal, group in enumerate(groups(entry)):
+        for ordinal, group in enumerate(groups(memoryview(entry))):
             commands = known[ordinal] if known is not None else self.parse(group)
             results.append(self._apply_group(context, group, commands, ordinal))
         self.audit.after(index)
@@ -121,8 +135,10 @@ class StateMachine:
 
     def parse(self, group: Group) -> list[Argv]:
         """The commands in a group's RESP bytes. Raises InvariantError when they are not what the group declares."""
+        if len(group.data) > LARGE_BYTES:
+            return large_commands(memoryview(group.data), group.commands)
         reader = self._reader
-        reader.feed(group.data)
+        reader.feed(bytes(group.data))
         try:
             commands = [reader.gets() for _ in range(group.commands)]
             whole = reader.gets() is False and not reader.has_data() and not (commands and commands[-1] is False)

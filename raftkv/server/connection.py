@@ -485,7 +485,7 @@ class _SessionTicket(_ConnectionTicket):
     __slots__ = ("_argv", "_started", "group")
 
     def __init__(self, connection: Connection, argv: Argv, request: flow.SessionRequest, *, mute: bool) -> None:
-        super().__init__(connection, [request.inner], request.group.data, None, mute=mute)
+        super().__init__(connection, [request.inner], bytes(request.group.data), None, mute=mute)
         self.group = request.group
         self._argv = argv
         self._started = connection.node.clock.monotonic()

@@ -334,7 +334,7 @@ class Forwarder:
             raise ProtocolError(msg) from error
         for number, proto, group, commands in requests:
             if group.kind == 0 and group.run is None:
-                self._proposer.add(_Remote(self, peer, number, proto, commands, group.data, group.database))
+                self._proposer.add(_Remote(self, peer, number, proto, commands, bytes(group.data), group.database))
             else:
                 done = _RemoteGroup(self, peer, number, proto, group.kind if group.run is None else RUN)
                 self._proposer.add(_RemoteGroupTicket(group, commands, proto, done))

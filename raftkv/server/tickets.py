@@ -66,7 +66,7 @@ class GroupTicket(Ticket):
     def __init__(
         self, group: Group, commands: list[Argv], proto: int, done: Callable[[Any, RaftKVError | None], None]
     ) -> None:
-        super().__init__(commands, group.data, group.database)
+        super().__init__(commands, bytes(group.data), group.database)
         self.group = group
         self._proto = proto
         self._done = done

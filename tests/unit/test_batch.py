@@ -25,6 +25,7 @@ from raftkv.machine.batch import (
     encode_group,
     groups,
     header,
+    large_commands,
     plain,
     stamp_of,
 )
@@ -173,3 +174,46 @@ def test_damage_is_named(entry, text):
 def test_bytes_that_are_not_the_commands_declared_are_refused(body, commands):
     with pytest.raises(InvariantError, match="log entry 1"):
         StateMachine().apply(1, raw_group(PLAIN, body, commands))
+
+
+# ------------------------------------------------------------------ large groups
+words = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
+
+
+@given(st.lists(words, max_size=5))
+def test_large_commands_come_out_as_they_went_in(commands):
+    data = memoryview(encode_commands(commands))
+    found = large_commands(data, len(commands))
+    assert found == commands
+    assert all(type(word) is bytes for command in found for word in command)
+
+
+@given(st.lists(words, min_size=1, max_size=3), st.data())
+def test_damaged_large_commands_are_refused_or_are_others(commands, data):
+    damaged = bytearray(encode_commands(commands))
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = large_commands(memoryview(damaged), len(commands))
+    except InvariantError:
+        return
+    assert len(encode_commands(found)) <= len(damaged)
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (b"*1\r\n$1\r\nk\r\n", 2),
+        (b"*1\r\n$1\r\nk\r\n", 0),
+        (b"*1\r\n$1\r\nk\r\n*", 1),
+        (b"*1\r\n$2\r\nk\r\n", 1),
+        (b"*1\r\n$-1\r\n", 1),
+        (b"*1\r\n:1\r\n", 1),
+        (b"*1\r\n$9999\r\nk\r\n", 1),
+        (b"*2\r\n$1\r\nk\r\n", 1),
+        (b"$1\r\nk\r\n", 1),
+        (b"*" + b"1" * 40, 1),
+    ],
+)
+def test_large_commands_that_are_not_the_ones_declared_are_refused(data, count):
+    with pytest.raises(InvariantError):
+        large_commands(memoryview(data), count)

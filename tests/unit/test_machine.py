@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raftkv.commands.registry import TABLE
 from raftkv.errors import CommandError, InvariantError, RaftKVError
 from raftkv.machine.batch import DIGEST, OPEN, PLAIN, TICK, TXN, WATCH, Group, Run, Watched, encode_group, header
-from raftkv.machine.machine import EXPIRE_PER_ENTRY, PREPARED_MAX, RUN_MIN, StateMachine
+from raftkv.machine.machine import EXPIRE_PER_ENTRY, LARGE_BYTES, PREPARED_MAX, RUN_MIN, StateMachine
 from raftkv.protocol.encoder import encode, encode_commands
 from raftkv.protocol.replies import NIL_ARRAY, OK
 from raftkv.store.digest import digest_of
@@ -137,6 +137,16 @@ def test_replicas_agree_from_prepared_commands_from_bytes_and_across_a_snapshot(
         assert shown(late.apply(*groups, at=at)) == shown(first)
         assert leader.state() == follower.state() == late.state()
     assert leader.state()[0][0] == digest_of(follower.machine.keyspace)
+
+
+@pytest.mark.parametrize("size", [LARGE_BYTES - 100, LARGE_BYTES + 100])
+def test_large_commands_from_bytes_do_what_prepared_ones_do(size):
+    value = Random(size).randbytes(size)
+    parts = [plain([b"SET", b"k", value], [b"APPEND", b"k", b"x"]), txn([b"SET", b"t", value], [b"STRLEN", b"t"])]
+    leader, follower = Replica(), Replica()
+    assert leader.apply(*parts, prepared=True) == follower.apply(*parts) == [[OK, size + 1], [OK, size]]
+    assert follower.ask(b"GET", b"t") == value
+    assert leader.state() == follower.state()
 
 
 def test_an_entry_in_the_place_of_a_prepared_one_is_parsed_itself():
