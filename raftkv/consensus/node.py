@@ -23,6 +23,10 @@ TICKS_PER_HEARTBEAT: Final = 5
 COMMIT_NOTICE_S: Final = 0.002
 """How long followers wait for a new commit index when no entry carries it to them."""
 NOT_MET: Final = PeerInfo()
+STOOD_STILL_HEARTBEATS: Final = 2
+"""After so long without a tick the loop was busy with something else (a value of many megabytes, a stopped process)."""
+READ_FIRST_S: Final = 0.001
+"""Time for the loop to read what arrived meanwhile, before a member judges that nothing did."""
 
 
 def _discard(_handle: object) -> None:
@@ -101,8 +105,8 @@ class RaftNode:
         """Called with (index, bytes, seconds) when a snapshot was written; bytes are 0 when that failed."""
         self.on_link: list[Callable[[str, bool], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tick_scheduled = False
-        self._reads_scheduled = False
+        self._tick_scheduled = self._reads_scheduled = False
+        self._ticked = 0.0
         self._commit_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._snapshot_waiters: deque[Callable[[int, RaftKVError | None], None]] = deque()
@@ -155,7 +159,7 @@ class RaftNode:
 
     def _tick(self) -> None:
         self._tick_scheduled = False
-        if self._stopped:
+        if self._stopped or self._stood_still():
             return
         replica = self.replica
         replica.tick()
@@ -169,6 +173,19 @@ class RaftNode:
             self._schedule_tick()  # a long replay goes on piece by piece, so that other work gets its turn
         if core.is_leader and self._commit_timer is None and self._loop is not None:
             self._commit_timer = self._loop.call_later(COMMIT_NOTICE_S, self._announce_commit)
+
+    def _stood_still(self) -> bool:
+        """Put a tick off that comes late: heartbeats and answers to them may be here, and unread.
+
+        Else a follower would start an election, or a leader miss its quorum, for a silence of their own making.
+        """
+        now = self._clock.monotonic()
+        late = now - self._ticked > STOOD_STILL_HEARTBEATS * self._timing.heartbeat_s
+        self._ticked = now
+        if late and self._loop is not None and not self._tick_scheduled:
+            self._tick_scheduled = True
+            self._loop.call_later(READ_FIRST_S, self._tick)
+        return late
 
     def _announce_commit(self) -> None:
         self._commit_timer = None

@@ -1,0 +1,58 @@
+"""When a member judges time: not before it has read what arrived while its event loop stood still."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from raftkv.consensus.core import Timing
+from raftkv.consensus.node import READ_FIRST_S, STOOD_STILL_HEARTBEATS, RaftNode
+
+TIMING = Timing(heartbeat_s=1 / 16)
+LATE_S = STOOD_STILL_HEARTBEATS * TIMING.heartbeat_s
+
+
+class Node(RaftNode):
+    """Only its clock, its loop, and a replica that counts ticks."""
+
+    def __init__(self):
+        self.now, self.ticks, self.timers = 128.0, 0, []
+        self._clock = SimpleNamespace(monotonic=lambda: self.now)
+        self._timing, self._loop = TIMING, SimpleNamespace(call_later=lambda *one: self.timers.append(one))
+        self._stopped, self._tick_scheduled, self._ticked = False, False, self.now
+        core = SimpleNamespace(halted="", committed=0, applied=0, is_leader=False)
+        self.replica = SimpleNamespace(tick=self._count, core=core)
+
+    def _count(self):
+        self.ticks += 1
+
+    def tick_after(self, seconds):
+        self.now += seconds
+        self._tick()
+        return self.ticks
+
+
+def test_a_tick_in_time_is_taken_at_once():
+    node = Node()
+    assert [node.tick_after(seconds) for seconds in (0.0, 0.01, LATE_S)] == [1, 2, 3]
+    assert node.timers == []
+
+
+@pytest.mark.parametrize("seconds", [LATE_S + 1 / 64, 10.0])
+def test_a_late_tick_waits_until_the_loop_has_read_what_arrived(seconds):
+    node = Node()
+    assert node.tick_after(seconds) == 0
+    ((delay, again),) = node.timers
+    assert delay == READ_FIRST_S
+    node._schedule_tick()  # something that arrived asks for a tick: one is on its way
+    again()
+    assert node.ticks == 1
+    assert len(node.timers) == 1
+
+
+def test_a_node_that_was_stopped_meanwhile_ticks_no_more():
+    node = Node()
+    node._stopped = True
+    assert node.tick_after(10.0) == 0
+    assert node.timers == []
