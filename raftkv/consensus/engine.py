@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from pysyncobj import SyncObj, SyncObjConf
@@ -30,6 +31,7 @@ NEVER_S: Final = 1e9
 
 _ROLES: Final[tuple[Role, ...]] = ("follower", "candidate", "leader")
 """By the engine's number of a state."""
+_LEADER: Final = _ROLES.index("leader")
 
 Deliver = dict[str, Any]
 
@@ -144,10 +146,15 @@ class Engine(SyncObj):
         """Proposals go to the log directly (:meth:`Replica.propose`); the engine's queue is not used."""
 
     # ------------------------------------------------------------ what we ask of it
+    # Asked for at every message: as the engine's own properties, without a call into Python for each.
+    raftCurrentTerm = property(attrgetter("_SyncObj__raftCurrentTerm"))  # noqa: N815 -- the engine's name
+    raftCommitIndex = property(attrgetter("_SyncObj__raftCommitIndex"))  # noqa: N815 -- the engine's name
+    raftLastApplied = property(attrgetter("_SyncObj__raftLastApplied"))  # noqa: N815 -- the engine's name
+
     @property
     def is_leader(self) -> bool:
         """Whether this node believes to lead."""
-        return bool(self._isLeader())
+        return bool(self._SyncObj__raftState == _LEADER)
 
     @property
     def is_about_to_campaign(self) -> bool:

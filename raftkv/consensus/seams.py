@@ -27,7 +27,6 @@ OVERRIDDEN: Final = {
 """Methods that :class:`raftkv.consensus.engine.Engine` replaces, and why."""
 
 CALLED: Final = {
-    "_isLeader": "the role, without the whole status",
     "_getLeader": "whom this node follows",
     "_SyncObj__updateClusterConfiguration": "who votes; the rules of changing it are ours",
 }
@@ -42,6 +41,10 @@ REPLACED: Final = {
 
 READ: Final = {
     "_SyncObj__raftElectionDeadline": "0 from the trigger of an election until the tick that begins it",
+    "_SyncObj__raftState": "whether this node leads",
+    "_SyncObj__raftCurrentTerm": "the term",
+    "_SyncObj__raftCommitIndex": "the commit index",
+    "_SyncObj__raftLastApplied": "the applied index",
 }
 """Attributes of an engine that we look at."""
 
