@@ -131,6 +131,7 @@ class Member:
     def __init__(self, world: World, node_id: str, peers: list[str]) -> None:
         profile = world.profile
         self.world = world
+        self.scheduler = world.scheduler
         self.id = node_id
         self.peers = peers
         self.rng = Random(f"{world.label}/{node_id}")  # noqa: S311 -- seeded on purpose
@@ -162,7 +163,7 @@ class Member:
         self.incarnation += 1
         self.up = True
         self.disk_faulted = False
-        self.busy_until = self.world.scheduler.now
+        self.busy_until = self.scheduler.now
         self._tick_pending = self._notice_pending = False
         self.call(self._start)
         if self.up:
@@ -226,7 +227,7 @@ class Member:
         waiting, self.waiting = self.waiting, {}
         for done in waiting.values():
             error = UnknownOutcomeError("the connection was lost")
-            self.world.scheduler.after(0.001 + 0.02 * self.rng.random(), done, None, error)
+            self.scheduler.after(0.001 + 0.02 * self.rng.random(), done, None, error)
 
     def durable_index(self) -> int:
         """Up to where a power cut now would leave the log, whatever a guard that was switched off pretends."""
@@ -239,14 +240,14 @@ class Member:
     # -- time
     def monotonic(self) -> float:
         since, then = self._rate_since
-        return then + (self.world.scheduler.now - since) * self.rate
+        return then + (self.scheduler.now - since) * self.rate
 
     def wall_ms(self) -> int:
         return WALL_EPOCH_MS + int(1000 * self.monotonic()) + self.wall_offset_ms
 
     def run_clock(self, rate: float) -> None:
         """From now on this node's clock runs so fast."""
-        self._rate_since = (self.world.scheduler.now, self.monotonic())
+        self._rate_since = (self.scheduler.now, self.monotonic())
         self.rate = rate
 
     def fsync_s(self) -> float:
@@ -259,7 +260,7 @@ class Member:
 
     def charge(self, seconds: float) -> None:
         """The event loop is busy for so long."""
-        self.busy_until = max(self.busy_until, self.world.scheduler.now) + seconds
+        self.busy_until = max(self.busy_until, self.scheduler.now) + seconds
 
     # -- events
     def call(self, work: Callable[..., Any], *args: object) -> None:
@@ -276,13 +277,13 @@ class Member:
 
     def later(self, delay_s: float, work: Callable[..., Any], *args: object) -> None:
         """Run the node's code later, unless the process has ended by then."""
-        self.world.scheduler.after(delay_s, self._run_later, self.incarnation, work, args)
+        self.scheduler.after(delay_s, self._run_later, self.incarnation, work, args)
 
     def _run_later(self, incarnation: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if incarnation != self.incarnation or not self.up:
             return
-        if self.busy_until > self.world.scheduler.now:
-            self.world.scheduler.at(self.busy_until, self._run_later, incarnation, work, args)
+        if self.busy_until > self.scheduler.now:
+            self.scheduler.at(self.busy_until, self._run_later, incarnation, work, args)
             return
         self.call(work, *args)
 
@@ -291,10 +292,10 @@ class Member:
         world = self.world
         if incarnation != self.incarnation or not self.up or epoch < link.lost_before:
             return
-        if self.busy_until > world.scheduler.now:
-            world.scheduler.at(self.busy_until, self.deliver, link, epoch, incarnation, message)
+        if self.busy_until > self.scheduler.now:
+            self.scheduler.at(self.busy_until, self.deliver, link, epoch, incarnation, message)
             return
-        world.trace_message(link.source, self.id, message)
+        world.trace.message(self.scheduler.now, link.source, self.id, message)
         self.call(self.replica.receive, link.source, message)
         if self.replica.core.wants_tick:
             self.schedule_tick()
@@ -349,7 +350,7 @@ class Member:
 
         def answer(result: object, error: RaftKVError | None) -> None:
             if self.waiting.pop(number, None) is not None and incarnation == self.incarnation:
-                self.world.scheduler.after(0.0002, done, result, error)
+                self.scheduler.after(0.0002, done, result, error)
 
         return answer
 

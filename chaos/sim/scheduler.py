@@ -21,7 +21,8 @@ class Scheduler:
 
     def after(self, delay_s: float, work: Callable[..., None], *args: object) -> None:
         """Call ``work(*args)`` in ``delay_s`` seconds."""
-        self.at(self.now + delay_s, work, *args)
+        self._order += 1
+        heapq.heappush(self._queue, (self.now + delay_s if delay_s > 0 else self.now, self._order, work, args))
 
     def at(self, time_s: float, work: Callable[..., None], *args: object) -> None:
         """Call ``work(*args)`` at ``time_s``, or now if that has passed."""
@@ -30,9 +31,9 @@ class Scheduler:
 
     def run_until(self, end_s: float) -> None:
         """Run everything that is due before ``end_s``, then let it be ``end_s``."""
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         while queue and queue[0][0] < end_s:
-            self.now, _, work, args = heapq.heappop(queue)
+            self.now, _, work, args = pop(queue)
             self.steps += 1
             work(*args)
         self.now = end_s

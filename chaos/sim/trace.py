@@ -6,6 +6,7 @@ import hashlib
 import marshal
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -53,8 +54,11 @@ class Trace:
 
     def lines(self, count: int) -> list[str]:
         """The newest events, readable."""
-        first = max(0, len(self._events) - count)
-        return [line(*event) for number, event in enumerate(self._events) if number >= first]
+        return [line(*event) for event in islice(self._events, max(0, len(self._events) - count), None)]
+
+    def forget(self) -> None:
+        """Let go of the events."""
+        self._events.clear()
 
 
 def _values_of(kind: type[Any]) -> Callable[[Any], Any]:

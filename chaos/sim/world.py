@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any, Final
 from unittest import mock
@@ -23,7 +24,6 @@ from chaos.sim.scheduler import START_S, Scheduler
 from chaos.sim.trace import Trace, line
 from raftkv.consensus import engine, replica, seams, snapshots
 from raftkv.consensus.core import Timing
-from raftkv.consensus.messages import Message
 
 WARM_UP_S: Final = 2.0
 PROGRESS_S: Final = 5.0
@@ -117,10 +117,6 @@ class World:
         """A line of the trace."""
         self.trace.note(self.scheduler.now, kind, where, text)
         self.notes.append(line(self.scheduler.now, where, kind, text))
-
-    def trace_message(self, source: str, target: str, message: Message) -> None:
-        """A message that is being delivered."""
-        self.trace.message(self.scheduler.now, source, target, message)
 
     # -- what faults use
     def leader(self) -> Member | None:
@@ -304,7 +300,12 @@ def pinned() -> Iterator[None]:
 
 def _steady_hash(node: Any) -> int:
     """The engine iterates over sets of nodes: their order must not depend on the process."""
-    return zlib.crc32(node.id.encode())
+    return _hash_of(node._id)
+
+
+@cache
+def _hash_of(node_id: str) -> int:
+    return zlib.crc32(node_id.encode())
 
 
 @contextmanager
@@ -346,4 +347,6 @@ def _simulate(world: World, lines: int) -> Result:
     except Violation as found:
         violation = str(found)
         world.note("VIOLATION", "", violation)
-    return world.result(violation, lines)
+    result = world.result(violation, lines)
+    world.trace.forget()  # most of what a run leaves behind: the collector need not walk through it
+    return result
