@@ -110,6 +110,13 @@ class Replicator(Protocol):
         """Call ``done`` when a read of the local state is linearizable (ReadIndex, Raft thesis 6.4)."""
         ...
 
+    def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        """Call ``done`` when this node has applied entry ``index``, at once if it has.
+
+        A definite BusyError when it has not within the request timeout; NodeStoppedError when it serves nothing any more.
+        """
+        ...
+
     def status(self) -> ReplicationStatus:
         """Cheap: no digest, no I/O."""
         ...

@@ -263,6 +263,9 @@ class RaftNode:
         self.replica.reads.barrier(done)
         self._schedule_reads()
 
+    def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        self.replica.reads.await_applied(index, done)
+
     def halt(self, reason: str) -> None:
         """Stop serving for good; the next tick tells whoever waits."""
         self.replica.core.halt(reason)

@@ -90,6 +90,17 @@ class ReadIndex:
         else:
             self._waiting.append(_Waiting(core.monotonic() + core.timing.request_s, done))
 
+    def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        """Call ``done`` when entry ``index`` is applied here, whoever leads; within the request timeout, or with an error."""
+        core = self._core
+        if core.halted:
+            done(NodeStoppedError(core.halted))
+        elif len(self._confirmed) >= WAITING_MAX:
+            done(BusyError(f"{WAITING_MAX} reads are waiting for entries to be applied"))
+        else:
+            late = BusyError(f"entry {index} is not applied at this node yet; try again, or ask another node")
+            self._when_applied(index, 0, lambda _, error: done(late if isinstance(error, NoLeaderError) else error))
+
     def _when_applied(self, index: int, now_ms: int, done: Done) -> None:
         core = self._core
         if core.applied >= index:

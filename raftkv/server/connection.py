@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog", "_blocked", "_closed", "_ended", "_kind", "_locked", "_node", "_parser", "_reading", "_task",
-        "_tickets", "_transport", "client", "context", "plain",
+        "_tickets", "_transport", "client", "context", "plain", "reader",
     )  # fmt: skip
 
     def __init__(self, node: ServerNode) -> None:
@@ -70,6 +70,8 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._task: asyncio.Task[None] | None = None
         self.plain = True
+        self.reader = node.readers.linearizable
+        """Where its reads go, by the consistency that it chose."""
 
     # ------------------------------------------------------------ asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -184,8 +186,10 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------ pipelines
     def _judge(self) -> None:
-        """Whether pipelines of this client may take the short way."""
+        """Whether pipelines of this client may take the short way, and which way its reads take."""
         client = self.client
+        if client.consistency is not self.reader.consistency:
+            self.reader = self._node.readers.of(client.consistency)
         self.plain = client.authenticated and client.transaction is None and client.reply_on and not client.reply_skip
 
     def _run(self, commands: list[Argv], raw: bytes | None) -> None:
@@ -215,7 +219,7 @@ class Connection(asyncio.Protocol):
         client.commands += 1
         client.last_interaction = node.now
         self._blocked = True
-        node.reader.add_alone(self, command, argv)
+        self.reader.add_alone(self, command, argv)
         return True
 
     def answer_alone(self, reply: Reply, argv: Argv) -> None:
@@ -238,7 +242,7 @@ class Connection(asyncio.Protocol):
         ticket = _ConnectionTicket(self, commands, raw, name, mute=mute)
         self._tickets.append(ticket)
         if kind == READ:
-            self._node.reader.add(ticket)
+            self.reader.add(ticket)
         else:
             self._node.forwarder.submit(ticket)
 
@@ -342,7 +346,7 @@ class Connection(asyncio.Protocol):
         if self._tickets and kind != self._kind:
             self._block(commands[at:], None)
             return 0
-        moved = self._node.moved(command, commands[at])
+        moved = self._node.moved(command, commands[at], self.client.consistency)
         if moved is not None:
             if self._tickets:
                 self._block(commands[at:], None)

@@ -120,7 +120,7 @@ def exec_(connection: Connection, argv: Argv, run: Run | None = None) -> Reply:
     done = _later(connection, lookup([b"EXEC"]), argv, merge)
     reads_only = not watches and run is None and not any(one.write or one.name == "SELECT" for one in commands)
     if reads_only:
-        connection.node.reader.add(_Answered(data, client.db, done))
+        connection.reader.add(_Answered(data, client.db, done))
     else:
         group = Group(TXN, client.db, len(data), encode_commands(data), watches, run)
         connection.node.forwarder.submit(GroupTicket(group, data, client.proto, done))

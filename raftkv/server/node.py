@@ -42,7 +42,7 @@ from raftkv.server.http import HttpServer
 from raftkv.server.metrics import Metrics
 from raftkv.server.process import clients_possible, read_process_usage
 from raftkv.server.proposer import Proposer, digest_group, tick_group
-from raftkv.server.reader import Reader
+from raftkv.server.reader import Readers
 from raftkv.server.routing import Routing
 from raftkv.server.slowlog import Slowlog
 from raftkv.server.state import ProcessUsage, SaveState, Statistics
@@ -88,7 +88,7 @@ class ServerNode(Routing, Accounting):
             entry_bytes_max=settings.max_batch_bytes, pending_bytes_max=settings.max_pending_bytes, refused=self._refused,
             account=self,
         )  # fmt: skip
-        self.reader = Reader(self.raft, self.machine, Random(), self._loop.call_soon, self)  # noqa: S311 -- SRANDMEMBER & co
+        self.readers = Readers(self.raft, self.machine, Random(), self._loop.call_soon, self)  # noqa: S311 -- SRANDMEMBER & co
         self.forwarder = Forwarder(
             self.raft, self.machine, self.proposer, clock, self.metrics, self._loop.call_soon,
             request_s=settings.request_timeout_ms / 1000, account=self,

@@ -1,13 +1,15 @@
-"""Linearizable reads of all senders: one barrier for all tickets that arrive in one turn of the loop."""
+"""Reads of all senders: all tickets of one consistency that arrive in one turn of the loop pass one gate together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeAlias
+from weakref import WeakValueDictionary
 
 from raftkv.commands.registry import Argv, Command, Context
 from raftkv.errors import CommandError, RaftKVError
+from raftkv.server.consistency import LINEARIZABLE, Consistency, Gate, Gates
 
 if TYPE_CHECKING:
     from raftkv.machine.machine import StateMachine
@@ -23,8 +25,8 @@ ALONE_TOGETHER_MIN: Final = 4
 """So many reads that came one by one are looked at for being of one command."""
 
 
-class Reader:
-    """Works on every node: a follower's barrier asks the leader for a read index."""
+class Readers:
+    """The readers of a node: one for each consistency that a connection reads with."""
 
     def __init__(
         self,
@@ -34,7 +36,39 @@ class Reader:
         call_soon: Callable[[Callable[[], None]], object],
         account: Accounting,
     ) -> None:
-        self._replicator = replicator
+        gates = Gates(replicator, account.monotonic)
+
+        def make(consistency: Consistency) -> Reader:
+            return Reader(consistency, gates.gate(consistency), machine, rng, call_soon, account)
+
+        self._make = make
+        self.linearizable = make(LINEARIZABLE)
+        self._others = WeakValueDictionary[Consistency, Reader]()
+
+    def of(self, consistency: Consistency) -> Reader:
+        """It lives for as long as a connection uses it."""
+        if consistency is LINEARIZABLE:
+            return self.linearizable
+        found = self._others.get(consistency)
+        if found is None:
+            found = self._others[consistency] = self._make(consistency)
+        return found
+
+
+class Reader:
+    """Works on every node: a follower's barrier asks the leader for a read index."""
+
+    def __init__(
+        self,
+        consistency: Consistency,
+        gate: Gate,
+        machine: StateMachine,
+        rng: Random,
+        call_soon: Callable[[Callable[[], None]], object],
+        account: Accounting,
+    ) -> None:
+        self.consistency = consistency
+        self._gate = gate
         self._machine = machine
         self._rng = rng
         self._call_soon = call_soon
@@ -58,7 +92,7 @@ class Reader:
         tickets, self._waiting = self._waiting, []
         alone, self._alone = self._alone, []
         started = self._account.monotonic()
-        self._replicator.read_barrier(lambda now_ms, error: self._ready(tickets, alone, started, now_ms, error))
+        self._gate(lambda now_ms, error: self._ready(tickets, alone, started, now_ms, error))
 
     def _ready(
         self, tickets: list[Ticket], alone: list[Alone], started: float, now_ms: int, error: RaftKVError | None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from raftkv.commands.registry import TABLE, Argv, Command
 from raftkv.errors import RaftKVError
+from raftkv.server.consistency import LINEARIZABLE, Consistency
 from raftkv.store.slots import key_slot
 
 if TYPE_CHECKING:
@@ -68,9 +69,14 @@ class Routing:
 
     settings_changed = leadership_changed
 
-    def moved(self, command: Command, argv: Argv) -> MovedError | None:
-        """The redirection of a command with keys to the leader, when this node is set to redirect and does not lead."""
+    def moved(self, command: Command, argv: Argv, consistency: Consistency) -> MovedError | None:
+        """The redirection of a command with keys to the leader, when this node is set to redirect and does not lead.
+
+        Who chose another consistency than the usual one wants to read here.
+        """
         if self.settings.redirect != "moved" or self.raft.is_leader:
+            return None
+        if consistency is not LINEARIZABLE and not command.write:
             return None
         address = self.client_address(self.raft.leader_id) if self.raft.leader_id else ""
         keys = command.keys_of(argv)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from raftkv.commands.registry import Argv
+from raftkv.server.consistency import LINEARIZABLE, Consistency
 
 if TYPE_CHECKING:
     from raftkv.clock import Clock
@@ -45,6 +46,8 @@ class Client:
     last_command: str = "NULL"
     commands: int = 0
     no_evict: bool = False
+    consistency: Consistency = LINEARIZABLE
+    """READ: how fresh the reads of this connection have to be."""
     readonly: bool = False
     """READONLY was sent by a cluster client."""
     asking: bool = False

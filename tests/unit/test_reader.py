@@ -10,6 +10,7 @@ from raftkv.errors import NoLeaderError, WrongTypeError
 from raftkv.machine.batch import header, plain
 from raftkv.machine.machine import StateMachine
 from raftkv.protocol.encoder import encode_commands
+from raftkv.server.consistency import LINEARIZABLE
 from raftkv.server.reader import Reader
 from raftkv.server.tickets import Ticket
 
@@ -50,7 +51,7 @@ class World:
         self.turns = []
         self.hits = self.misses = 0
         self.counted = []
-        self.reader = Reader(self, self.machine, Random(1), self.turns.append, self)
+        self.reader = Reader(LINEARIZABLE, self.read_barrier, self.machine, Random(1), self.turns.append, self)
 
     def read_barrier(self, done):
         self.barriers.append(done)

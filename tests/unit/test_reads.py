@@ -364,3 +364,41 @@ def test_rounds_of_two_lives_do_not_share_numbers():
     numbers = [message.round for _, message in first.take()]
     assert len(numbers) == len(set(numbers)) == 2
     assert all(number > 1 << 20 for number in numbers)
+
+
+# ------------------------------------------------------------------ entries that were promised
+def test_an_entry_that_is_applied_or_comes_in_time_lets_a_read_through():
+    member = Member(leads=False)
+    seen = []
+    member.reads.await_applied(3, lambda error: seen.append((3, error)))
+    member.reads.await_applied(4, lambda error: seen.append((4, error)))
+    assert seen == [(3, None)]
+    member.commit(4)
+    member.pump()
+    assert seen == [(3, None), (4, None)]
+    assert member.reads.idle
+
+
+def test_an_entry_that_does_not_come_is_a_definite_try_again():
+    member = Member(leads=False)
+    seen = []
+    member.reads.await_applied(9, seen.append)
+    member.now += TIMING.request_s
+    member.pump()
+    (error,) = seen
+    assert isinstance(error, BusyError)
+    assert error.definite
+    assert "entry 9" in error.message
+
+
+def test_a_stopped_member_waits_for_no_entry(monkeypatch):
+    monkeypatch.setattr(reads_module, "WAITING_MAX", 1)
+    member = Member(leads=False)
+    seen = []
+    member.reads.await_applied(9, seen.append)
+    member.reads.await_applied(9, seen.append)
+    assert [type(one) for one in seen] == [BusyError]
+    member.core.halt("a test")
+    member.pump()
+    member.reads.await_applied(1, seen.append)
+    assert [type(one) for one in seen] == [BusyError, NodeStoppedError, NodeStoppedError]

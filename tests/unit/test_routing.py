@@ -8,6 +8,7 @@ import pytest
 
 import raftkv.server.commands  # noqa: F401 -- adds the server commands to the table
 from raftkv.commands.registry import TABLE, lookup
+from raftkv.server.consistency import LINEARIZABLE, LOCAL
 from raftkv.server.routing import MovedError, Routing
 from raftkv.store.slots import key_slot
 
@@ -79,8 +80,8 @@ def test_the_class_of_every_command_is_what_its_declaration_says():
     assert not {b"SET", b"MGET", b"OBJECT"} & router.reads_alone.keys()
 
 
-def moved(router, *argv):
-    return router.moved(lookup(list(argv)), list(argv))
+def moved(router, *argv, consistency=LINEARIZABLE):
+    return router.moved(lookup(list(argv)), list(argv), consistency)
 
 
 def test_a_command_with_keys_is_redirected_to_the_leader_with_its_slot():
@@ -102,6 +103,13 @@ def test_what_is_not_redirected():
     router = Router("moved")
     router.raft.is_leader = True
     assert moved(router, b"SET", b"k", b"v") is None
+
+
+def test_who_reads_what_is_here_is_not_redirected_and_who_writes_is():
+    router = Router("moved")
+    assert moved(router, b"GET", b"k") is not None
+    assert moved(router, b"GET", b"k", consistency=LOCAL) is None
+    assert moved(router, b"SET", b"k", b"v", consistency=LOCAL) is not None
 
 
 def test_pipelines_take_the_detour_while_commands_are_redirected():

@@ -1,4 +1,4 @@
-"""PING, ECHO, HELLO, AUTH, SELECT, RESET, QUIT: the state of one connection.
+"""PING, ECHO, HELLO, AUTH, SELECT, READ, RESET, QUIT: the state of one connection.
 
 Source: https://redis.io/docs/latest/commands/?group=connection (7.0).
 """
@@ -16,6 +16,7 @@ from raftkv.commands.registry import Argv, command
 from raftkv.errors import AuthError, CommandError
 from raftkv.protocol.replies import OK, Reply
 from raftkv.server.commands.common import printable
+from raftkv.server.consistency import LINEARIZABLE, parse
 from raftkv.server.state import Client, ServerContext
 from raftkv.store.keyspace import DATABASES
 
@@ -80,9 +81,21 @@ def reset(context: ServerContext, _argv: Argv) -> Reply:
     client.proto = 2
     client.db = 0
     client.no_evict = client.readonly = client.asking = client.redirect = False
+    client.consistency = LINEARIZABLE
     client.reply_on = True
     client.reply_skip = 0
     return "RESET"
+
+
+@command("READ", arity=-1, flags="noscript loading stale fast", group="connection", since="raftkv 0.1.0", scope="server",
+         syntax="[LINEARIZABLE | LOCAL | BOUNDED milliseconds | AT LEAST token]",
+         summary="Choose how fresh the reads of this connection have to be, or tell what is chosen.")  # fmt: skip
+def read(context: ServerContext, argv: Argv) -> Reply:
+    client = context.client
+    if len(argv) == 1:
+        return str(client.consistency)
+    client.consistency = parse(argv[1:])
+    return OK
 
 
 def leave_transaction(client: Client) -> None:

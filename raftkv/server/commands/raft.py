@@ -89,6 +89,20 @@ def raft_nodes(context: ServerContext, _argv: Argv) -> Reply:
     ]
 
 
+@command("RAFT.TOKEN", arity=1, flags="noscript", group="raft", since=_SINCE, scope="server",
+         summary="A token for READ AT LEAST, at any node: it covers all that this connection was answered before.")  # fmt: skip
+async def raft_token(context: ServerContext, _argv: Argv) -> Reply:
+    replicator = context.node.replicator
+
+    def start(done: Callable[[int, RaftKVError | None], None]) -> None:
+        # What was answered here may have been applied at the leader only: a barrier covers both.
+        replicator.read_barrier(
+            lambda _, error: done(0 if error is not None else replicator.status().applied_index, error)
+        )
+
+    return await completed(start)
+
+
 @command("RAFT.TRANSFER", arity=-1, flags="admin noscript", group="raft", since=_SINCE, scope="server", syntax="[node]",
          summary="Hand leadership to a member, or to the one that has most of the log.")  # fmt: skip
 async def raft_transfer(context: ServerContext, argv: Argv) -> Reply:

@@ -59,6 +59,7 @@ class FakeReplicator:
         )  # fmt: skip
         self.snapshot_error: RaftKVError | None = None
         self.transfer_error: RaftKVError | None = None
+        self.barrier_error: RaftKVError | None = None
         self.transfers: list[str | None] = []
         self.waiting_snapshots: list[Callable[[int, RaftKVError | None], None]] = []
         self.hold_snapshots = False
@@ -79,6 +80,9 @@ class FakeReplicator:
 
     def disconnect(self, node_id: str) -> None:
         self.change(peers={**self.state.peers, node_id: replace(self.state.peers[node_id], connected=False)})
+
+    def read_barrier(self, done: Callable[[int, RaftKVError | None], None]) -> None:
+        done(WALL_MS, self.barrier_error)
 
     def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None:
         if self.hold_snapshots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raftkv.config import Secret
-from raftkv.errors import AuthError, CommandError, InvariantError, RaftKVError
+from raftkv.errors import AuthError, CommandError, InvariantError, NoLeaderError, RaftKVError
 
 NO_PASSWORD = (
     "ERR AUTH <password> called without any password configured for the default user. "
@@ -132,6 +132,25 @@ def test_reset_brings_back_the_first_state(server):
     assert client.transaction is None
     assert not client.watches
     assert client.authenticated
+
+
+def test_read_chooses_how_fresh_reads_are_and_reset_undoes_it(server):
+    assert server.line("READ") == "linearizable"
+    assert server.line("READ at least 17") == "OK"
+    assert server.line("READ") == "at least 17"
+    assert server.line("CLIENT INFO").text.endswith(b" read=at-least-17\n")
+    with pytest.raises(CommandError, match="READ takes"):
+        server.line("READ fresh")
+    assert server.line("READ") == "at least 17"
+    server.line("RESET")
+    assert server.line("READ") == "linearizable"
+
+
+def test_a_token_is_what_is_applied_behind_a_barrier(server):
+    assert server.line("RAFT.TOKEN") == 99
+    server.node.replicator.barrier_error = NoLeaderError("none")
+    with pytest.raises(NoLeaderError):
+        server.line("RAFT.TOKEN")
 
 
 class TestTransactions:
