@@ -152,15 +152,16 @@ class Checks:
             self._held_by_majority(member, now[0], term)
 
     def _held_by_majority(self, leader: Member, index: int, term: int) -> None:
-        """What a leader commits lies, synced, on a majority. A node that is down has the benefit of the doubt."""
+        """What a leader commits lies, synced, on a majority of its voters. Who is down has the benefit of the doubt."""
+        voters = [leader.world.members[one] for one in leader.replica.core.voters]
         lacking = [
             one.id
-            for one in leader.world.members.values()
+            for one in voters
             if one.up
             and (one is leader or one.replica.core.applied < index)
             and not (one.durable_index() >= index and one.log.term_at(index) == term)
         ]
-        if 2 * len(lacking) >= len(leader.world.members):
+        if 2 * len(lacking) >= len(voters):
             text = f"{leader.id} commits entry {index} of term {term}, which {', '.join(lacking)} do not hold durably"
             raise Violation("commit without a majority", text)
 

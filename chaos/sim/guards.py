@@ -20,6 +20,7 @@ from raftkv.consensus.durability import DurabilityGuard
 from raftkv.consensus.election import ElectionGuard
 from raftkv.consensus.journal import JournalAdapter
 from raftkv.consensus.lease import Lease
+from raftkv.consensus.membership import Membership
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -218,6 +219,13 @@ GUARDS: Final[dict[str, Guard]] = {
     "lease-restart": Guard(
         "a voter that restarted helps to elect another leader during a lease",
         ((ElectionGuard, "__init__", _forget_the_leader),),
+    ),
+    "member-own-entry": Guard(
+        "a new leader changes the voters before it knows which change was the last",
+        ((Membership, "_leads_surely", True),),
+    ),
+    "member-rollback": Guard(
+        "a node acts by a configuration that was truncated", ((Membership, "truncated", lambda _self, _index: None),)
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
 }

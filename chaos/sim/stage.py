@@ -23,10 +23,12 @@ from chaos.sim.disk import Disk
 from chaos.sim.member import WALL_EPOCH_MS, Member
 from chaos.sim.profiles import Profile
 from chaos.sim.scheduler import START_S
+from raftkv.consensus.configuration import CONFIGURATION, Configuration
 from raftkv.consensus.core import Timing
 from raftkv.consensus.messages import AppendEntries, AppendReply, Message, SnapshotChunk
 from raftkv.errors import RaftKVError
 from raftkv.machine.batch import OPEN, PLAIN, Group, Run, encode_group, groups
+from raftkv.replicator import MembershipChange
 
 if TYPE_CHECKING:
     from chaos.sim.world import World
@@ -120,16 +122,14 @@ class Wire:
         return True
 
     def partition(self, sides: list[list[str]]) -> None:
-        """Nothing gets from one side to another; what is in flight between them is lost, unless it is held."""
-        self.cuts |= {
-            (a, b) for one in sides for other in sides if one is not other for a in one for b in other if a != b
-        }
-        self.flights = [one for one in self.flights if one.held or (one.source, one.target) not in self.cuts]
+        """Nothing gets from one side to another; what is in flight between them is lost, unless it is held.
 
-    def heal(self) -> None:
-        """The connections that were cut are made anew."""
-        cuts, self.cuts = sorted(self.cuts), set()
-        for source, target in cuts:
+        It takes the place of an earlier partition: connections that were cut and are not any more are made anew.
+        """
+        before = self.cuts
+        self.cuts = {(a, b) for one in sides for other in sides if one is not other for a in one for b in other}
+        self.flights = [one for one in self.flights if one.held or (one.source, one.target) not in self.cuts]
+        for source, target in sorted(before - self.cuts):
             self._link(source, target, up=False)
             self._link(source, target, up=True)
 
@@ -210,7 +210,8 @@ class Actor(Member):
         core, log = self.replica.core, self.log
         if core.halted:
             return f"halted: {core.halted}"
-        role = str(core.engine.role())
+        member = self.replica.membership.latest.get(self.id)
+        role = "no member" if member is None else str(core.engine.role()) if member.voter else "learner"
         leader = core.engine.leader_id
         following = f" of {leader}" if leader not in ("", self.id) else ""
         parts = [f"{role}{following}", f"term {core.term}"]
@@ -219,6 +220,8 @@ class Actor(Member):
         durable = self.durable_index()
         parts.append(f"last {log.last_index}/{log.last_term}" + (f" (durable {durable})" * (durable < log.last_index)))
         parts.append(f"commit {core.committed}" + (f" (applied {core.applied})" * (core.applied < core.committed)))
+        if self.replica.membership.index:
+            parts.append(f"voters {' '.join(core.voters)}")
         if self.replica.snapshots.index:
             parts.append(f"snapshot {self.replica.snapshots.index}")
         return ", ".join(parts)
@@ -344,6 +347,23 @@ class Stage:
         self.members[node_id].propose(encode_group(Group(PLAIN, 0, 1, data, run=run)), done)
         self.settle()
 
+    def join(self, node_id: str) -> None:
+        """A node that belongs to no group starts, connected to all."""
+        self.members[node_id] = Actor(self, node_id, [])
+        self.members[node_id].start()
+        self.settle()
+
+    def change(self, node_id: str, change: MembershipChange) -> None:
+        """Somebody asks for a change of the members."""
+
+        def done(_configuration: object, error: RaftKVError | None) -> None:
+            text = "done" if error is None else f"{outcome(error)}: {error.message}"
+            self._answers.append(f"{node_id} answers {type(change).__name__.lower()} {change.node_id}: {text}")
+
+        member = self.members[node_id]
+        member.call(member.replica.membership.change, change, done)
+        self.settle()
+
     def read(self, node_id: str, words: list[str]) -> None:
         """A client reads. A GET must not answer what an acknowledged SET had replaced before it was asked."""
         replaced = self._acknowledged.get(words[1], [])[:]
@@ -402,6 +422,8 @@ def describe(message: Message) -> str:
 
 def entry_text(payload: bytes) -> str:
     """The commands of a log entry."""
+    if payload[0] == CONFIGURATION:
+        return f"members {Configuration.decode(payload, 0).listed()}"
     if payload[0]:
         return "no-op"
     found = []

@@ -51,7 +51,7 @@ class Progress:
     leaves_at: int = 0
     """Index of the configuration that removes it; 0 for a member. It still learns that this is committed."""
     told_at: int = 0
-    """Sequence of the append that tells it so."""
+    """Sequence of the append that tells it so: it holds that entry when it answers."""
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)
     """(last index, bytes) of each unacknowledged append."""
     in_flight_bytes: int = 0
@@ -223,7 +223,7 @@ class Replication:
         if not sent:
             return False
         progress.sent_commit = commit
-        if progress.leaves_at and not progress.told_at and commit >= progress.leaves_at:
+        if progress.leaves_at and not progress.told_at and min(commit, prev + len(entries)) >= progress.leaves_at:
             progress.told_at = self._sequence
         if entries:
             if not progress.in_flight:
