@@ -17,6 +17,9 @@ def sim(
     faults: Annotated[
         str | None, typer.Option("--faults", metavar="1-3,7", help="Only these faults, by their number in the trace.")
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Make the runs in so many processes; the results are the same.")
+    ] = 1,
     first: Annotated[bool, typer.Option("--first", help="Leave a profile at its first violation.")] = False,
     shrink: Annotated[
         int, typer.Option("--shrink", metavar="RUNS", help="Make the first violation of each kind smaller; 0: do not.")
@@ -35,10 +38,11 @@ def sim(
     """
     from chaos.sim import plan, search
 
+    plan.check_jobs(jobs)
     chosen = plan.Choice(
         plan.parse_seeds(seeds), tuple(plan.parse_profiles(profile)), nodes, tuple(off or ()), clients, storm,
         None if faults is None else plan.parse_faults(faults),
     )  # fmt: skip
     show = search.Show(trace=trace_lines if trace else 0, hashes=hashes, guards=guards, coverage=coverage)
-    found = search.search(chosen, show, first=first, shrink_runs=shrink)
+    found = search.search(chosen, show, first=first, shrink_runs=shrink, jobs=jobs)
     raise typer.Exit(1 if found else 0)

@@ -14,6 +14,7 @@ from raftkv.errors import ConfigError
 NODES: Final = (3, 5)
 CLIENTS_MAX: Final = 100
 STORM_MAX_S: Final = 10_000.0
+JOBS_MAX: Final = 256
 NO_FAULTS: Final = "none"
 
 
@@ -120,6 +121,11 @@ def parse_faults(text: str) -> frozenset[int]:
                     raise ValueError
                 numbers.update(span)
     return frozenset(numbers)
+
+
+def check_jobs(jobs: int) -> None:
+    """How many processes make the runs."""
+    _within("--jobs", jobs, 1, JOBS_MAX)
 
 
 def parse_profiles(text: str) -> list[str]:

@@ -62,9 +62,56 @@ def test_a_violation_ends_with_1_and_its_command_shows_it_again(sim):
     assert "made smaller" not in again
 
 
+def test_runs_made_in_several_processes_make_the_same_table(sim):
+    words = (
+        "--seeds",
+        "1..3",
+        "--profile",
+        "rejoin,partitions",
+        "--off",
+        "truncation",
+        "--storm",
+        "3",
+        "--hashes",
+        "--shrink",
+        "0",
+    )
+    code, alone, _ = sim(*words)
+    assert sim(*words, "--jobs", "2")[0] == code == 1
+
+    def without_speed(text):
+        return [line.split()[:3] + line.split()[4:] for line in text.splitlines()]
+
+    assert without_speed(sim(*words, "--jobs", "2")[1]) == without_speed(alone)
+    assert "VIOLATION rejoin" in alone
+
+
+def test_several_processes_stop_at_the_first_violation_too(sim):
+    words = (
+        "--seeds",
+        "1..40",
+        "--profile",
+        "bursts",
+        "--off",
+        "truncation",
+        "--storm",
+        "3",
+        "--shrink",
+        "0",
+        "--first",
+    )
+    rows = [
+        next(line for line in sim(*words, *more)[1].splitlines() if line.startswith("bursts "))
+        for more in ((), ("--jobs", "2"))
+    ]
+    assert rows[0].split()[:3] == rows[1].split()[:3]
+    assert int(rows[0].split()[1]) < 40
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["--jobs", "0"], ["--jobs", "1 to"]),
         (["--seeds", "x"], ["--seeds", "'x'", "1..200"]),
         (["--seeds", "3..1"], ["--seeds", "1..200"]),
         (["--seeds", "1.."], ["--seeds", "1..200"]),
