@@ -53,7 +53,7 @@ class PeerStatus:
     node_id: str
     peer_address: str
     client_address: str
-    """host:port for clients, empty until its first handshake."""
+    """host:port for clients, empty until it was met."""
     http_address: str
     connected: bool
     match_index: int
@@ -62,6 +62,12 @@ class PeerStatus:
     """Seconds since the last message from it; -1 if there was none."""
     voter: bool = True
     """False for a learner: it gets the log and does not count for commits."""
+    disk: str = ""
+    """Id of the data directory that its place belongs to; empty until the leader has met it."""
+    promote: bool = False
+    """A learner that becomes a voter when it has caught up."""
+    replaces: str = ""
+    """The voter that is removed right before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,29 @@ class ReplicationStatus:
     leader_changes: int = 0
     voter: bool = True
     """False for a learner, and for a node that was removed or not added yet."""
+    is_member: bool = True
+    """False for a node that was removed or not added yet."""
+    disk: str = ""
+    """Id of this node's data directory."""
+    promote: bool = False
+    replaces: str = ""
+    """Both as in :class:`PeerStatus`, of this node."""
     configuration_index: int = 0
     """Log entry that made the newest configuration; 0: the one the cluster began with."""
     changing: bool = False
     """That entry is not committed yet."""
     peers: dict[str, PeerStatus] = field(default_factory=dict)
+    """The other members by id."""
+
+    @property
+    def voters(self) -> int:
+        """How many members vote, this node included if it does."""
+        return self.voter + sum(peer.voter for peer in self.peers.values())
+
+    @property
+    def learners(self) -> int:
+        """How many members do not vote."""
+        return self.is_member + len(self.peers) - self.voters
 
 
 class Replicator(Protocol):

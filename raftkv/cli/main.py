@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from chaos.sim.command import sim
+from raftkv.cli.cluster import app as cluster_app
 from raftkv.config import SETTINGS, Setting, load
 from raftkv.config_values import YesNo
 from raftkv.errors import ConfigError, RaftKVError
@@ -142,6 +143,10 @@ def _dev(
         password=settings.requirepass.reveal(),
     )
     raise typer.Exit(cluster.run())
+
+
+# ----------------------------------------------------------------------- cluster
+app.add_typer(cluster_app, name="cluster")
 
 
 # --------------------------------------------------------------------------- cli

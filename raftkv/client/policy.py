@@ -27,7 +27,7 @@ from random import Random
 from typing import Any, Final, TypeAlias
 
 from raftkv.client.errors import ConnectionLostError, NoAnswerError, SessionExpiredError, WatchError
-from raftkv.errors import AuthError, NoLeaderError, RaftKVError, UnknownOutcomeError
+from raftkv.errors import AuthError, NodeStoppedError, NoLeaderError, RaftKVError, UnknownOutcomeError
 from raftkv.protocol.decoder import ResponseError
 from raftkv.protocol.encoder import encode_commands
 
@@ -38,7 +38,7 @@ EXCHANGE_BYTES_MAX: Final = 4 * 1024 * 1024
 OUTSTANDING_MAX: Final = 1024
 """Sequences between the oldest unanswered and the newest of a session; beyond that a new session is opened."""
 NODES_MAX: Final = 64
-"""Addresses remembered; further ones learnt from redirects are used but not kept."""
+"""Addresses remembered besides those that the client was given."""
 BACKOFF_S_MIN: Final = 0.01
 BACKOFF_S_MAX: Final = 0.5
 AVOID_S: Final = 2.0
@@ -55,7 +55,7 @@ _REFUSED: Final = frozenset({"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MAS
 _IN_DOUBT: Final = frozenset({"UNKNOWN", "MISCONF"})
 """The command may have happened: leadership was lost, or the node stopped, in the middle."""
 _NO_ACCESS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
-_STATUS: Final = [b"RAFT.STATUS", b"role", b"leader"]
+_STATUS: Final = [b"RAFT.STATUS", b"role", b"leader", b"halted", b"client_addresses"]
 
 
 class Kind(Enum):
@@ -260,8 +260,8 @@ class Policy:
     def greeted(self, address: str, replies: Sequence[Any]) -> bool:
         """Whether the connection to ``address`` is to be used; if not, the leader is another and now known.
 
-        Raises AuthError when the server does not let us in, NoLeaderError when it cannot serve yet, ResponseError
-        when it refuses anything else.
+        Raises AuthError when the server does not let us in, NoLeaderError when it cannot serve yet, NodeStoppedError
+        when it never will again (it was removed, say), ResponseError when it refuses anything else.
         """
         for reply in replies[:2]:
             if isinstance(reply, ResponseError):
@@ -270,27 +270,41 @@ class Policy:
                 if reply.code in _REFUSED:
                     raise NoLeaderError(str(reply))
                 raise reply
-        self._learn(address, replies[2])
+        halted = self._learn(address, replies[2])
+        if halted:
+            raise NodeStoppedError(f"{address} has stopped: {halted}")
         return self.leader in {None, address}
 
-    def _learn(self, address: str, status: Any) -> None:
-        """Take note of a RAFT.STATUS."""
+    def _learn(self, address: str, status: Any) -> str:
+        """Take note of a RAFT.STATUS; why that node has stopped, if it has."""
         if isinstance(status, list):
             status = dict(zip(status[::2], status[1::2], strict=False))
         if not isinstance(status, dict):
-            return
+            return ""
+        halted: str = status.get(b"halted", b"").decode("utf-8", "replace")
+        if halted:
+            self._failed(address)
+            return halted
         with self._lock:
             self._checked = self.monotonic()
             leads = status.get(b"role") == b"leader"
             leader = address if leads else status.get(b"leader", b"").decode()
+            if leader:  # who knows no leader may have been away, and know long gone members
+                self._know([one.decode() for one in status.get(b"client_addresses", ())])
             if leader and not self._avoided(leader):
                 self._follow(leader)
             elif self.leader == address or self._avoided(leader):
                 self.leader = None  # it stepped down, or its followers have not noticed yet that it is gone
+        return ""
+
+    def _know(self, members: list[str]) -> None:
+        """These are the members now. Others are forgotten, but for those that the client was given."""
+        if members:
+            self._nodes = list(dict.fromkeys([*members[:NODES_MAX], *self.options.nodes]))
 
     def _follow(self, leader: str) -> None:
         self.leader = leader
-        if leader not in self._nodes and len(self._nodes) < NODES_MAX:
+        if leader not in self._nodes and len(self._nodes) < NODES_MAX + len(self.options.nodes):
             self._nodes.append(leader)
 
     def _avoided(self, address: str) -> bool:

@@ -9,7 +9,7 @@ from random import Random, SystemRandom
 from typing import Final, Protocol
 
 from raftkv.clock import Clock
-from raftkv.consensus.configuration import Configuration
+from raftkv.consensus.configuration import Configuration, Member
 from raftkv.consensus.core import Timing
 from raftkv.consensus.journal import WriteAheadLog
 from raftkv.consensus.links import Introduction, Links, PeerInfo
@@ -278,6 +278,8 @@ class RaftNode:
     def status(self) -> ReplicationStatus:
         replica = self.replica
         core, log = replica.core, replica.core.log
+        configuration = replica.membership.latest
+        own = configuration.get(self.me.node_id)
         return ReplicationStatus(
             node_id=self.me.node_id,
             cluster_id=self.me.cluster_id,
@@ -294,18 +296,26 @@ class RaftNode:
             halted=core.halted,
             leader_changes=replica.leader_changes,
             voter=core.votes,
-            configuration_index=replica.membership.index,
+            is_member=own is not None,
+            disk=self.me.disk,
+            promote=own is not None and own.promote,
+            replaces="" if own is None else own.replaces,
+            configuration_index=configuration.index,
             changing=replica.membership.busy,
-            peers={peer: self._peer_status(peer) for peer in core.others},
+            peers={one.node_id: self._peer_status(one) for one in configuration.members if one is not own},
         )
 
-    def _peer_status(self, peer: str) -> PeerStatus:
+    def _peer_status(self, member: Member) -> PeerStatus:
+        peer = member.node_id
         replica, info = self.replica, self.links.info.get(peer, NOT_MET)
         progress = replica.replication.progress.get(peer) if replica.core.is_leader else None
         contact = replica.replication.contact.get(peer)
         return PeerStatus(
             node_id=peer,
-            voter=peer in replica.core.peers,
+            voter=member.voter,
+            disk=member.disk,
+            promote=member.promote,
+            replaces=member.replaces,
             peer_address=next(iter(self.links.addresses(peer)), ""),
             client_address=info.client_address,
             http_address=info.http_address,

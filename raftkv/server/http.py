@@ -2,7 +2,7 @@
 
 ``/health`` asks whether the process should be left alone: 200 while it works, 503 once its replica halted.
 
-``/ready`` asks whether clients should be sent here: a leader is known and this node has caught up. "Caught up" cannot
+``/ready`` asks whether clients should be sent here: this node is a voter, a leader is known, and it has caught up. That cannot
 be read from the node's own indexes, because a follower that was away knows no higher commit index than its own; so
 every probe runs a read barrier (ReadIndex, Raft thesis 6.4), which succeeds once this node has applied everything that
 was committed when it was asked. A plain probe waits shortly; ``?sync`` waits until it succeeds or time is up.
@@ -46,7 +46,7 @@ BACKLOG: Final = 128
 
 ENDPOINTS: Final = {
     "/health": "200 while the process works, 503 with the reason when its replica halted",
-    "/ready": "200 when a leader is known and this node has caught up; ?sync&timeout_ms=N waits for it",
+    "/ready": "200 when this node is a voter, knows a leader and has caught up; ?sync&timeout_ms=N waits for it",
     "/metrics": "Prometheus text format (docs/metrics.md)",
 }
 
@@ -143,6 +143,7 @@ async def _ready(request: web.Request) -> web.StreamResponse:
         body["reason"] = reason
     body |= {
         "role": status.role,
+        "voter": status.voter,
         "leader": status.leader_id,
         "term": status.term,
         "commit_index": status.commit_index,
@@ -180,8 +181,13 @@ async def _probe(node: Node, barriers: _Barriers) -> str:
     status = node.replicator.status()
     if status.halted:
         return status.halted
+    if not status.is_member:
+        own = f"{status.node_id} {node.settings.peer_advertise}"
+        return f"this node is no member yet; any member adds it: raftkv cluster add {own}"
     if not status.leader_id:
         return "no leader is known"
+    if not status.voter:
+        return "this node is a learner: it takes no clients before it has caught up and is promoted"
     error = await barriers.run()
     return "" if error is None else error.message
 

@@ -361,6 +361,12 @@ def _raft() -> tuple[Metric, ...]:
         ("durable_index", "Highest index on this node's disk.", lambda s: s.status.durable_index),
         ("snapshot_index", "Last index that the newest snapshot covers.", lambda s: s.status.snapshot_index),
         ("pending", "Proposals of this node that are not applied yet.", lambda s: s.status.pending),
+        ("voter", "1 while this node is a voting member.", lambda s: s.status.voter),
+        ("voters", "Voting members of the cluster.", lambda s: s.status.voters),
+        ("learners", "Members that get the log and have no vote.", lambda s: s.status.learners),
+        ("configuration_index", "Log entry of the newest configuration; 0: the first one.",
+         lambda s: s.status.configuration_index),
+        ("changing", "1 while a change of the members is not committed.", lambda s: s.status.changing),
         ("halted", "1 when this replica stopped; /health says why.", lambda s: bool(s.status.halted)),
     )  # fmt: skip
     return (

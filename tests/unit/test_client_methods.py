@@ -62,6 +62,10 @@ class Recorder(Commands[bytes]):
         (lambda c: c.zmpop("a", "b", highest=True, count=3), "ZMPOP 2 a b MAX COUNT 3"),
         (lambda c: c.transfer_leadership(), "RAFT.TRANSFER"),
         (lambda c: c.cluster_nodes(), "RAFT.NODES"),
+        (lambda c: c.add_member("n4", "db4:17379", replaces="n2"), "RAFT.ADD n4 db4:17379 REPLACES n2"),
+        (lambda c: c.add_member("n4", "db4:17379", learner=True), "RAFT.ADD n4 db4:17379 LEARNER"),
+        (lambda c: c.promote_member("n4"), "RAFT.PROMOTE n4"),
+        (lambda c: c.remove_member("n4"), "RAFT.REMOVE n4"),
     ],
 )  # fmt: skip
 def test_words(call, sent):
@@ -94,6 +98,7 @@ def test_words(call, sent):
         (lambda c: c.cluster_status(), {b"role": b"leader", b"term": 3}, {"role": "leader", "term": 3}),
         (lambda c: c.cluster_status(), [b"role", b"leader"], {"role": "leader"}),
         (lambda c: c.cluster_nodes(), [{b"node": b"1"}], [{"node": "1"}]),
+        (lambda c: c.cluster_members(), {b"members": [{b"node": b"1"}]}, {"members": [{"node": "1"}]}),
     ],
 )
 def test_shapes(call, reply, value):
@@ -124,7 +129,11 @@ def test_kinds_agree_with_the_table_of_commands():
 
 
 def test_every_command_of_a_method_has_a_kind():
-    known = kinds.READS | kinds.WRITES | {b"CONFIG", b"RAFT.TRANSFER", b"RAFT.SNAPSHOT", b"SLOWLOG"}
+    known = (
+        kinds.READS
+        | kinds.WRITES
+        | {b"CONFIG", b"RAFT.ADD", b"RAFT.PROMOTE", b"RAFT.REMOVE", b"RAFT.SNAPSHOT", b"RAFT.TRANSFER", b"SLOWLOG"}
+    )
     tree = ast.parse("\n".join(inspect.getsource(group) for group in Commands.__mro__[1:-2]))
     names = [
         node.args[0].value.encode()

@@ -23,7 +23,7 @@ from raftkv.client.policy import (
     Request,
     Wait,
 )
-from raftkv.errors import AuthError, BusyError, NoLeaderError, UnknownOutcomeError
+from raftkv.errors import AuthError, BusyError, NodeStoppedError, NoLeaderError, UnknownOutcomeError
 from raftkv.protocol.decoder import ResponseError
 
 LOST = ConnectionLostError("gone")
@@ -332,9 +332,45 @@ def test_who_leads_is_asked_anew_from_time_to_time():
     play.run([read()], [b"v"])
     play.clock.now += LEADER_CHECK_S + 1
     play.run([read()], [b"v", {b"role": b"follower", b"leader": b"c:3"}])
-    assert play.sent[-1] == ("a:1", ["GET k", "RAFT.STATUS role leader"])
+    assert play.sent[-1] == ("a:1", ["GET k", "RAFT.STATUS role leader halted client_addresses"])
     play.run([read()], [b"v"])
     assert play.sent[-1] == ("c:3", ["GET k"])
+
+
+def told(*members, leader):
+    role = b"leader" if leader == members[0] else b"follower"
+    return [
+        {},
+        b"OK",
+        {b"role": role, b"leader": leader.encode(), b"client_addresses": [one.encode() for one in members]},
+    ]
+
+
+def test_new_members_are_learnt_and_removed_ones_forgotten():
+    play = Play()
+    play.policy.greeted("a:1", told("a:1", "d:4", "e:5", leader="a:1"))
+    play.policy.greeted("a:1", told("a:1", "e:5", leader="a:1"))
+    play.run([read()], SILENT, SILENT, SILENT, SILENT, [b"v"])
+    assert {address for address, _ in play.sent} == {"a:1", "b:2", "c:3", "e:5"}, "those given at the start stay"
+
+
+def test_the_members_of_one_that_knows_no_leader_are_not_believed():
+    play = Play()
+    play.policy.greeted("a:1", told("a:1", "d:4", leader="a:1"))
+    play.policy.greeted("x:9", told("x:9", "y:9", leader=""))
+    play.policy.leader = None
+    play.run([read()], SILENT, SILENT, SILENT, SILENT, [b"v"])
+    assert "d:4" in {address for address, _ in play.sent}
+    assert "y:9" not in {address for address, _ in play.sent}
+
+
+def test_a_node_that_has_stopped_is_left():
+    play = Play()
+    stopped = [{}, b"OK", {b"role": b"follower", b"leader": b"", b"halted": b"it was removed"}]
+    with pytest.raises(NodeStoppedError, match="a:1 has stopped: it was removed"):
+        play.policy.greeted("a:1", stopped)
+    play.run([read()], [b"v"])
+    assert play.sent[-1][0] == "b:2"
 
 
 def test_a_leader_that_stepped_down_is_not_followed():

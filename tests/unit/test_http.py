@@ -115,9 +115,27 @@ def test_ready_once_a_barrier_succeeds(node):
     status, body, _ = get(node, "/ready")
     assert status == 200
     assert body == {
-        "status": "ready", "node": "n1", "role": "leader", "leader": "n1", "term": 3, "commit_index": 9,
+        "status": "ready", "node": "n1", "role": "leader", "voter": True, "leader": "n1", "term": 3, "commit_index": 9,
         "applied_index": 9,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"voter": False}, "this node is a learner: it takes no clients before it has caught up and is promoted"),
+        (
+            {"voter": False, "is_member": False, "leader_id": ""},
+            "this node is no member yet; any member adds it: raftkv cluster add n1 127.0.0.1:17379",
+        ),
+        ({"voter": False, "is_member": False, "halted": "removed"}, "removed"),
+    ],
+)
+def test_who_has_no_vote_is_not_ready(node, fields, reason):
+    node.replicator.answers = [None]
+    node.replicator.now = replace(LEADING, role="follower", **fields)
+    status, body, _ = get(node, "/ready")
+    assert (status, body["reason"], body["voter"]) == (503, reason, False)
 
 
 def test_a_plain_probe_asks_once_and_passes_the_reason_on(node):

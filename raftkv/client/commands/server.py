@@ -57,6 +57,26 @@ class ServerCommands(Caller[T]):
         """RAFT.NODES: every member as that node sees it."""
         return self._call("RAFT.NODES", shape=_reports)
 
+    def cluster_members(self) -> dict[str, Any]:
+        """RAFT.MEMBERS: who belongs to the cluster by the log, how far each is, and whether a change is under way."""
+        return self._call("RAFT.MEMBERS", shape=_membership)
+
+    def add_member(self, node: str, address: str, *, learner: bool = False, replaces: str | None = None) -> bool:
+        """Let a node join that listens for its peers at ``address`` (RAFT.ADD); it votes once it has caught up.
+
+        ``learner``: only after :meth:`promote_member`. ``replaces``: in the place of that member.
+        """
+        words = [*(["LEARNER"] if learner else []), *option("REPLACES", replaces)]
+        return self._call("RAFT.ADD", node, address, *words, shape=done)
+
+    def remove_member(self, node: str) -> bool:
+        """Let a member leave for good (RAFT.REMOVE)."""
+        return self._call("RAFT.REMOVE", node, shape=done)
+
+    def promote_member(self, node: str) -> bool:
+        """Make a learner that has caught up a voter (RAFT.PROMOTE)."""
+        return self._call("RAFT.PROMOTE", node, shape=done)
+
     def transfer_leadership(self, node: str | None = None) -> bool:
         """Let another member lead (RAFT.TRANSFER)."""
         return self._call("RAFT.TRANSFER", *([node] if node is not None else []), shape=done)
@@ -84,6 +104,12 @@ class ServerCommands(Caller[T]):
 
 def _reports(reply: list[Any]) -> list[dict[str, Any]]:
     return [report(item) for item in reply]
+
+
+def _membership(reply: Any) -> dict[str, Any]:
+    found = report(reply)
+    found["members"] = _reports(found["members"])
+    return found
 
 
 def _time(reply: list[Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from raftkv.commands.registry import Argv, Context, command
 from raftkv.errors import CommandError
 from raftkv.protocol.replies import OK, Reply
 from raftkv.server.commands.common import declare_help, host_port, text
-from raftkv.server.commands.topology import Member, cluster_name, leader, members
+from raftkv.server.commands.topology import Member, cluster_name, is_master, leader, members
 from raftkv.server.state import ServerContext
 from raftkv.store.slots import SLOTS, key_slot
 
@@ -19,11 +19,6 @@ def _topology(context: ServerContext) -> list[Member]:
     """The members, for a client that is about to follow the map: from now on it understands MOVED."""
     context.client.redirect = context.node.settings.redirect == "moved"
     return members(context.node)
-
-
-def _is_master(member: Member, context: ServerContext) -> bool:
-    """Whether ``member`` is shown as a master: all are when this cluster forwards, else the leader is."""
-    return member.leads or context.node.settings.redirect == "forward"
 
 
 @command("CLUSTER INFO", arity=2, flags="stale", group="cluster", since="3.0.0", scope="server",
@@ -48,10 +43,12 @@ def cluster_info(context: ServerContext, _argv: Argv) -> Reply:
 
 
 def _nodes_line(member: Member, context: ServerContext, term: int, leader_name: str) -> str:
-    master = _is_master(member, context)
+    master = is_master(member, context.node)
     flags = ("myself," if member.is_self else "") + ("master" if master else "slave")
-    if not member.reachable and not member.is_self:
-        flags += ",fail?"
+    if not member.voter:
+        flags += ",nofailover"
+    if not member.reachable:
+        flags += ",fail" if member.is_self else ",fail?"
     heard_ms = 0
     if not member.is_self and member.last_contact_s >= 0:
         heard_ms = context.node.clock.wall_ms() - int(member.last_contact_s * 1000)
@@ -76,7 +73,7 @@ def cluster_nodes(context: ServerContext, _argv: Argv) -> Reply:
 def _replicas_of(owner: Member, found: list[Member], context: ServerContext) -> list[Member]:
     if not owner.leads:
         return []
-    return [member for member in found if member.reachable and not _is_master(member, context)]
+    return [one for one in found if one.reachable and one.voter and not is_master(one, context.node)]
 
 
 @command("CLUSTER SLOTS", arity=2, flags="stale", group="cluster", since="3.0.0", scope="server",
@@ -101,9 +98,9 @@ def _shard_node(member: Member, context: ServerContext) -> Reply:
         b"port": member.port,
         b"ip": member.host.encode(),
         b"endpoint": member.host.encode(),
-        b"role": b"master" if _is_master(member, context) else b"replica",
+        b"role": b"master" if is_master(member, context.node) else b"replica",
         b"replication-offset": member.offset,
-        b"health": b"online" if member.reachable else b"failed",
+        b"health": (b"online" if member.voter else b"loading") if member.reachable else b"failed",
     }
 
 
@@ -111,8 +108,8 @@ def _shard_node(member: Member, context: ServerContext) -> Reply:
          summary="The shards, each with its slot ranges and members.", complexity="O(N) with N the number of members")  # fmt: skip
 def cluster_shards(context: ServerContext, _argv: Argv) -> Reply:
     found = _topology(context)
-    masters = [member for member in found if _is_master(member, context)]
-    replicas = [member for member in found if not _is_master(member, context)]
+    masters = [member for member in found if is_master(member, context.node)]
+    replicas = [member for member in found if not is_master(member, context.node)]
     return [
         {
             b"slots": [owner.slots[0], owner.slots[-1]] if owner.slots else [],
@@ -134,7 +131,7 @@ def _replicas(context: ServerContext, argv: Argv) -> Reply:
     owner = next((member for member in found if member.cluster_name == asked), None)
     if owner is None:
         raise CommandError(f"Unknown node {argv[2].decode('utf-8', 'replace')[:128]}")
-    if not _is_master(owner, context):
+    if not is_master(owner, context.node):
         raise CommandError("The specified node is not a master")
     term = context.node.replicator.status().term
     lines = [_nodes_line(one, context, term, owner.cluster_name) for one in _replicas_of(owner, found, context)]

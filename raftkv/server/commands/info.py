@@ -235,7 +235,12 @@ def _raft(node: Node, status: ReplicationStatus) -> Fields:
         "raft_snapshot_index": status.snapshot_index,
         "raft_pending": status.pending,
         "raft_leader_changes": status.leader_changes,
-        "raft_members": len(status.peers) + 1,
+        "raft_members": status.voters + status.learners,
+        "raft_voter": int(status.voter),
+        "raft_voters": status.voters,
+        "raft_learners": status.learners,
+        "raft_configuration_index": status.configuration_index,
+        "raft_changing": int(status.changing),
         "raft_connected_peers": sum(peer.connected for peer in status.peers.values()),
         "raft_halted": status.halted.replace("\r", " ").replace("\n", " "),
     }

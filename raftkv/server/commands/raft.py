@@ -1,4 +1,4 @@
-"""RAFT.*: what Redis has no word for. State of the replica and the members, leadership, snapshots.
+"""RAFT.STATUS, RAFT.TOKEN, RAFT.SNAPSHOT: this replica, for which Redis has no word. Its group: :mod:`raftkv.server.commands.membership`.
 
 Indices and terms are those of the Raft log (Ongaro, Ousterhout 2014, figure 2).
 """
@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from raftkv.commands.registry import Argv, command
 from raftkv.errors import CommandError, RaftKVError
-from raftkv.protocol.replies import OK, Reply
+from raftkv.protocol.replies import Reply
 from raftkv.server.commands.common import completed
 from raftkv.server.commands.persistence import snapshot
-from raftkv.server.commands.topology import Member, members
+from raftkv.server.commands.topology import members
 from raftkv.server.state import ServerContext
 
 _SINCE = "raftkv 0.1.0"
@@ -53,40 +53,16 @@ def _status_fields(context: ServerContext) -> dict[bytes, Reply]:
         b"snapshot_index": status.snapshot_index,
         b"pending": status.pending,
         b"leader_changes": status.leader_changes,
-        b"members": len(status.peers) + 1,
+        b"members": status.voters + status.learners,
+        b"voter": int(status.voter),
+        b"voters": status.voters,
+        b"learners": status.learners,
+        b"configuration_index": status.configuration_index,
+        b"changing": int(status.changing),
+        b"client_addresses": [one.address.encode() for one in members(node) if one.address],
         b"halted": status.halted.encode(),
         b"uptime_s": int(node.clock.monotonic() - node.started),
     }
-
-
-def _role_of(member: Member, own_role: str) -> str:
-    if member.is_self:
-        return own_role
-    return "leader" if member.leads else "follower"
-
-
-@command("RAFT.NODES", arity=1, flags="loading stale", group="raft", since=_SINCE, scope="server",
-         summary="Every member as this node sees it; match_index is known to the leader only.",
-         complexity="O(N) with N the number of members")  # fmt: skip
-def raft_nodes(context: ServerContext, _argv: Argv) -> Reply:
-    status = context.node.replicator.status()
-    http = {peer.node_id: peer.http_address for peer in status.peers.values()}
-    http[status.node_id] = context.node.settings.http_listen
-    return [
-        {
-            b"node": member.node_id.encode(),
-            b"cluster_name": member.cluster_name.encode(),
-            b"role": _role_of(member, status.role).encode(),
-            b"self": int(member.is_self),
-            b"client_address": member.address.encode(),
-            b"peer_address": member.peer_address.encode(),
-            b"http_address": http.get(member.node_id, "").encode(),
-            b"connected": int(member.is_self or member.reachable),
-            b"match_index": status.durable_index if member.is_self else member.offset,
-            b"last_contact_ms": int(member.last_contact_s * 1000) if member.last_contact_s >= 0 else -1,
-        }
-        for member in members(context.node)
-    ]
 
 
 @command("RAFT.TOKEN", arity=1, flags="noscript", group="raft", since=_SINCE, scope="server",
@@ -101,25 +77,6 @@ async def raft_token(context: ServerContext, _argv: Argv) -> Reply:
         )
 
     return await completed(start)
-
-
-@command("RAFT.TRANSFER", arity=-1, flags="admin noscript", group="raft", since=_SINCE, scope="server", syntax="[node]",
-         summary="Hand leadership to a member, or to the one that has most of the log.")  # fmt: skip
-async def raft_transfer(context: ServerContext, argv: Argv) -> Reply:
-    if len(argv) > 2:
-        raise CommandError("wrong number of arguments for 'raft.transfer' command")
-    replicator = context.node.replicator
-    target = argv[1].decode("utf-8", "replace") if len(argv) == 2 else None
-    status = replicator.status()
-    if target is not None and target not in status.peers and target != status.node_id:
-        known = ", ".join(sorted([status.node_id, *status.peers]))
-        raise CommandError(f"No member with the id '{target[:128]}'; the members are: {known}")
-
-    def start(done: Callable[[None, RaftKVError | None], None]) -> None:
-        replicator.transfer_leadership(target, lambda error: done(None, error))
-
-    await completed(start)
-    return OK
 
 
 @command("RAFT.SNAPSHOT", arity=1, flags="admin noscript", group="raft", since=_SINCE, scope="server",

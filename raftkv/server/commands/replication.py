@@ -39,16 +39,15 @@ def role(context: ServerContext, _argv: Argv) -> Reply:
 
 
 def followers_holding(status: ReplicationStatus, index: int) -> int:
-    """How many followers are known to hold the log up to the committed ``index`` on disk.
+    """How many voters beside the leader are known to hold the log up to the committed ``index`` on disk.
 
     What is committed is on a majority, the leader among them: that much is known on any member. The leader also
-    knows how far each follower is.
+    knows how far each follower is. A learner's copy does not count: no election would find it.
     """
-    voters = sum(peer.voter for peer in status.peers.values()) + status.voter
-    by_commit = voters // 2
+    by_commit = status.voters // 2
     if status.role != "leader":
         return by_commit
-    return max(by_commit, sum(peer.match_index >= index for peer in status.peers.values()))
+    return max(by_commit, sum(peer.voter and peer.match_index >= index for peer in status.peers.values()))
 
 
 @command("WAIT", arity=3, flags="noscript", group="connection", since="3.0.0", scope="server",
@@ -69,7 +68,7 @@ async def wait(context: ServerContext, argv: Argv) -> Reply:
     deadline = node.clock.monotonic() + timeout_ms / 1000
     while True:
         held = followers_holding(status, index)
-        if held >= min(wanted, len(status.peers)) or (timeout_ms and node.clock.monotonic() >= deadline):
+        if held >= min(wanted, status.voters - 1) or (timeout_ms and node.clock.monotonic() >= deadline):
             return max(0, min(wanted, held))
         await asyncio.sleep(_WAIT_POLL_S)
         status = node.replicator.status()

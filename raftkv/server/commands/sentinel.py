@@ -1,7 +1,7 @@
 """SENTINEL: clients that look for a master by name find the leader, on any member's ordinary port.
 
-Every member is a Sentinel, the leader is the master of each name in MASTER_NAMES, the other members are its
-replicas. A leader change is the failover, and needs no help from here.
+Every voter is a Sentinel, the leader is the master of each name in MASTER_NAMES, the other voters are its replicas. A
+leader change is the failover, and needs no help from here. Learners are left out: they may lag, and elect nobody.
 Formats: https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/ and redis-py, which reads ``flags``,
 ``ip``, ``port`` and ``num-other-sentinels`` and skips a master that is ``s_down`` or ``o_down``.
 """
@@ -13,12 +13,22 @@ from typing import Final
 from raftkv.commands.registry import Argv, command
 from raftkv.errors import CommandError
 from raftkv.protocol.replies import NIL_ARRAY, Reply
+from raftkv.server.commands import topology
 from raftkv.server.commands.common import declare_help, flat_text
-from raftkv.server.commands.topology import Member, cluster_name, leader, members
+from raftkv.server.commands.topology import Member, cluster_name, leader
 from raftkv.server.state import Node, ServerContext
 
 MASTER_NAMES: Final = (b"raftkv", b"mymaster")
 """Names under which the leader is found: our own, and the one that every Sentinel example uses."""
+
+
+def members(node: Node) -> list[Member]:
+    """The voters; a node that is none sees the others."""
+    return [one for one in topology.members(node) if one.voter]
+
+
+def _others(found: list[Member]) -> int:
+    return sum(not one.is_self for one in found)
 
 
 def _require_known(name: bytes) -> None:
@@ -66,11 +76,11 @@ def _master_state(node: Node, name: bytes, found: list[Member]) -> Reply:
         "info-refresh": _heard_ms(head) if head else 0,
         "role-reported": "master",
         "config-epoch": node.replicator.status().term,
-        "num-slaves": len(found) - 1,
-        "num-other-sentinels": len(found) - 1,
+        "num-slaves": sum(not one.leads for one in found),
+        "num-other-sentinels": _others(found),
         "quorum": _quorum(len(found)),
         "failover-timeout": node.settings.election_timeout_ms,
-        "parallel-syncs": len(found) - 1,
+        "parallel-syncs": 1,
     })  # fmt: skip
 
 
@@ -126,12 +136,12 @@ def _replicas(context: ServerContext, argv: Argv) -> Reply:
 for _name, _since in (("REPLICAS", "5.0.0"), ("SLAVES", "2.8.4")):
     command(
         f"SENTINEL {_name}", arity=3, flags="admin", group="sentinel", since=_since, scope="server", syntax="master-name",
-        summary="The members that do not lead.", complexity="O(N) with N the number of members",
+        summary="The voters that do not lead.", complexity="O(N) with N the number of members",
     )(_replicas)  # fmt: skip
 
 
 @command("SENTINEL SENTINELS", arity=3, flags="admin", group="sentinel", since="2.8.4", scope="server",
-         syntax="master-name", summary="The other members, each of which answers SENTINEL too.",
+         syntax="master-name", summary="The other voters, each of which answers SENTINEL too.",
          complexity="O(N) with N the number of members")  # fmt: skip
 def sentinel_sentinels(context: ServerContext, argv: Argv) -> Reply:
     _require_known(argv[2])
@@ -153,11 +163,11 @@ def sentinel_sentinels(context: ServerContext, argv: Argv) -> Reply:
 
 
 @command("SENTINEL CKQUORUM", arity=3, flags="admin", group="sentinel", since="3.0.0", scope="server",
-         syntax="master-name", summary="Whether this node reaches a majority of the members.")  # fmt: skip
+         syntax="master-name", summary="Whether this node reaches a majority of the voters.")  # fmt: skip
 def sentinel_ckquorum(context: ServerContext, argv: Argv) -> Reply:
     _require_known(argv[2])
     found = members(context.node)
-    usable = sum(member.is_self or member.reachable for member in found)
+    usable = sum(member.reachable for member in found)
     if usable < _quorum(len(found)):
         raise CommandError(
             f"{usable} usable Sentinels. Not enough available Sentinels to reach the majority and authorize a failover",

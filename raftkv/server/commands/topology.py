@@ -9,7 +9,8 @@ advertised is therefore a choice, and made for clients (setting ``redirect``):
 
 A member that this node cannot reach owns no slots: its share goes to the others at once, and clients that refresh
 their map after a connection error find it there. For a moment two nodes may tell different maps. That is harmless,
-because no member ever refuses a key for its slot.
+because no member ever refuses a key for its slot. Nor does a learner own any, which may lag behind, or a node that is
+no member or has stopped: whoever asks that one for a map has to ask another.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ class Member:
     """host:port for clients; empty while unknown."""
     peer_address: str
     is_self: bool
+    voter: bool
+    """False for a learner, which serves clients only for as long as it must."""
     leads: bool
     reachable: bool
-    """Connected to this node, and its address is known."""
+    """Connected to this node, and its address is known; of this node: it serves."""
     last_contact_s: float
     """Seconds since it was heard of; 0 of this node, -1 if never."""
     offset: int
@@ -64,8 +67,9 @@ def _unassigned(node: Node, status: ReplicationStatus) -> list[Member]:
     found = [
         Member(
             node_id=status.node_id, cluster_name=cluster_name(status.node_id), address=own_address,
-            peer_address=node.settings.peer_advertise, is_self=True, leads=status.role == "leader",
-            reachable=bool(own_address), last_contact_s=0.0, offset=status.applied_index,
+            peer_address=node.settings.peer_advertise, is_self=True, voter=status.voter, leads=status.role == "leader",
+            reachable=bool(own_address) and status.is_member and not status.halted, last_contact_s=0.0,
+            offset=status.applied_index,
         )
     ]  # fmt: skip
     for peer in status.peers.values():
@@ -73,7 +77,7 @@ def _unassigned(node: Node, status: ReplicationStatus) -> list[Member]:
         found.append(
             Member(
                 node_id=peer.node_id, cluster_name=cluster_name(peer.node_id), address=address,
-                peer_address=peer.peer_address, is_self=False, leads=status.leader_id == peer.node_id,
+                peer_address=peer.peer_address, is_self=False, voter=peer.voter, leads=status.leader_id == peer.node_id,
                 reachable=peer.connected and bool(address), last_contact_s=peer.last_contact_s, offset=peer.match_index,
             )
         )  # fmt: skip
@@ -81,14 +85,19 @@ def _unassigned(node: Node, status: ReplicationStatus) -> list[Member]:
 
 
 def members(node: Node) -> list[Member]:
-    """All members by node id, each with the slots that are advertised for it."""
+    """All members by node id, and this node even if it is none, each with the slots that are advertised for it."""
     found = _unassigned(node, node.replicator.status())
-    owners = [one for one in found if one.reachable and (one.leads or node.settings.redirect == "forward")]
+    owners = [one for one in found if one.reachable and is_master(one, node)]
     shares = {
         owner.node_id: range(at * SLOTS // len(owners), (at + 1) * SLOTS // len(owners))
         for at, owner in enumerate(owners)
     }
     return [replace(one, slots=shares.get(one.node_id, one.slots)) for one in found]
+
+
+def is_master(member: Member, node: Node) -> bool:
+    """Whether ``member`` is shown as a master: all voters are when this cluster forwards, else the leader is."""
+    return member.leads or (member.voter and node.settings.redirect == "forward")
 
 
 def leader(found: list[Member]) -> Member | None:

@@ -19,7 +19,7 @@ from raftkv.commands.registry import Context, lookup
 from raftkv.config import Settings
 from raftkv.errors import RaftKVError
 from raftkv.protocol.encoder import encode
-from raftkv.replicator import PeerStatus, ReplicationStatus
+from raftkv.replicator import MembershipChange, PeerStatus, ReplicationStatus
 from raftkv.server.clients import ClientRegistry
 from raftkv.server.slowlog import Slowlog
 from raftkv.server.state import Client, ProcessUsage, SaveState, ServerContext, Statistics
@@ -61,6 +61,8 @@ class FakeReplicator:
         self.transfer_error: RaftKVError | None = None
         self.barrier_error: RaftKVError | None = None
         self.transfers: list[str | None] = []
+        self.change_error: RaftKVError | None = None
+        self.changes: list[MembershipChange] = []
         self.waiting_snapshots: list[Callable[[int, RaftKVError | None], None]] = []
         self.hold_snapshots = False
         self.on_status: Callable[[], None] = lambda: None
@@ -93,6 +95,10 @@ class FakeReplicator:
     def transfer_leadership(self, node_id: str | None, done: Callable[[RaftKVError | None], None]) -> None:
         self.transfers.append(node_id)
         done(self.transfer_error)
+
+    def change_membership(self, change: MembershipChange, done: Callable[[object, RaftKVError | None], None]) -> None:
+        self.changes.append(change)
+        done(None, self.change_error)
 
 
 class FakeMachine:

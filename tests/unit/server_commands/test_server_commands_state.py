@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raftkv.config import Secret
-from raftkv.errors import BusyError, CommandError, NoLeaderError
+from raftkv.errors import BusyError, CommandError
 from raftkv.protocol.replies import Verbatim
 from raftkv.server.commands.info import SECTIONS, percentile_us
 from raftkv.server.commands.replication import followers_holding
@@ -188,7 +188,9 @@ class TestRaft:
             b"node": b"n1", b"cluster": b"c1", b"role": b"leader", b"leader": b"127.0.0.1:7379", b"leader_id": b"n1",
             b"term": 7, b"commit_index": 100, b"applied_index": 99, b"last_index": 101, b"first_index": 5,
             b"durable_index": 100, b"snapshot_index": 4, b"pending": 2, b"leader_changes": 0, b"members": 3,
-            b"digest": b"ab" * 16, b"digest_index": 99, b"halted": b"", b"uptime_s": 100,
+            b"digest": b"ab" * 16, b"digest_index": 99, b"halted": b"", b"uptime_s": 100, b"voter": 1, b"voters": 3,
+            b"learners": 0, b"configuration_index": 0, b"changing": 0,
+            b"client_addresses": [b"127.0.0.1:7379", b"127.0.0.1:7380", b"127.0.0.1:7381"],
         }  # fmt: skip
 
     def test_status_of_some_fields(self, server):
@@ -201,27 +203,6 @@ class TestRaft:
         server.node.replicator.follow("")
         status = server.line("RAFT.STATUS")
         assert (status[b"role"], status[b"leader"], status[b"leader_id"]) == (b"candidate", b"", b"")
-
-    def test_nodes(self, server):
-        server.node.replicator.disconnect("n3")
-        found = server.line("RAFT.NODES")
-        assert [(one[b"node"], one[b"role"], one[b"connected"], one[b"match_index"]) for one in found] == [
-            (b"n1", b"leader", 1, 100), (b"n2", b"follower", 1, 100), (b"n3", b"follower", 0, 90),
-        ]  # fmt: skip
-        assert found[1][b"client_address"] == b"127.0.0.1:7380"
-        assert found[1][b"http_address"] == b"127.0.0.1:8380"
-        assert (found[0][b"self"], found[1][b"last_contact_ms"]) == (1, 500)
-
-    def test_transfer(self, server):
-        assert [server.line("RAFT.TRANSFER"), server.line("RAFT.TRANSFER n2")] == ["OK", "OK"]
-        assert server.node.replicator.transfers == [None, "n2"]
-        with pytest.raises(CommandError, match="No member with the id 'n9'; the members are: n1, n2, n3"):
-            server.line("RAFT.TRANSFER n9")
-
-    def test_a_failed_transfer_says_why(self, server):
-        server.node.replicator.transfer_error = NoLeaderError("this node does not lead")
-        with pytest.raises(NoLeaderError, match="this node does not lead"):
-            server.line("RAFT.TRANSFER n2")
 
     def test_snapshot_answers_its_index(self, server):
         assert server.line("RAFT.SNAPSHOT") == 99
