@@ -100,6 +100,7 @@ class Client:
         self._sequence = 0
         self._writes = 0
         self._list = 0
+        self._register = 0
         self._hint = ""
         self._operation: Operation | None = None
 
@@ -130,7 +131,7 @@ class Client:
         self._writes += 1
         self._sequence += 1
         if self.kind == "register":
-            key = b"register-" + self.name.encode()
+            key = b"register-" + self.name.encode() + (b"-%d" % self._register if self._register else b"")
             value = str(self._writes).encode().rjust(self.world.profile.value_bytes, b"0")
             self.history.key(key).ceiling = self._writes
             return Operation(key, [b"SET", key, value], value=self._writes)
@@ -234,6 +235,9 @@ class Client:
     def _unknown(self, operation: Operation) -> None:
         operation.done = True
         self.history.unknown += 1
+        if self.world.late:
+            self._list += 1
+            self._register += 1
 
     def _pause(self) -> None:
         self.world.scheduler.after(self.world.profile.think_s * self.rng.expovariate(1.0), self._next)

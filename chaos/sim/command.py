@@ -11,6 +11,9 @@ def sim(
     seeds: Annotated[str, typer.Option("--seeds", metavar="N|A..B", help="One seed, or all from A to B.")] = "1..20",
     profile: Annotated[str, typer.Option("--profile", metavar="NAME,..", help="Kinds of weather, or all.")] = "all",
     nodes: Annotated[int, typer.Option("--nodes", metavar="3|5", help="Size of the group.")] = 3,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="raftkv|stock", help="stock: pysyncobj as it is, to compare.")
+    ] = "raftkv",
     off: Annotated[list[str] | None, typer.Option("--off", metavar="GUARD", help="Switch a guard off.")] = None,
     clients: Annotated[int | None, typer.Option("--clients", help="Only so many of the profile's clients.")] = None,
     storm: Annotated[float | None, typer.Option("--storm", metavar="SECONDS", help="Faults come for so long.")] = None,
@@ -38,11 +41,13 @@ def sim(
     """
     from chaos.sim import plan, search
 
-    plan.check_jobs(jobs)
+    plan.within("--jobs", jobs, 1, plan.JOBS_MAX)
     chosen = plan.Choice(
         plan.parse_seeds(seeds), tuple(plan.parse_profiles(profile)), nodes, tuple(off or ()), clients, storm,
-        None if faults is None else plan.parse_faults(faults),
+        None if faults is None else plan.parse_faults(faults), engine,
     )  # fmt: skip
+    plan.within("--shrink", shrink, 0, plan.SHRINK_RUNS_MAX)
+    plan.within("--trace-lines", trace_lines, 1, plan.TRACE_LINES_MAX)
     show = search.Show(trace=trace_lines if trace else 0, hashes=hashes, guards=guards, coverage=coverage)
     found = search.search(chosen, show, first=first, shrink_runs=shrink, jobs=jobs)
     raise typer.Exit(1 if found else 0)

@@ -15,7 +15,13 @@ NODES: Final = (3, 5)
 CLIENTS_MAX: Final = 100
 STORM_MAX_S: Final = 10_000.0
 JOBS_MAX: Final = 256
+SHRINK_RUNS_MAX: Final = 100_000
+TRACE_LINES_MAX: Final = 100_000
 NO_FAULTS: Final = "none"
+RAFTKV: Final = "raftkv"
+STOCK: Final = "stock"
+"""pysyncobj as it is installed (:mod:`chaos.sim.stock`)."""
+ENGINES: Final = (RAFTKV, STOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Plan:
     """How long faults come, in virtual seconds; None: as long as the profile says."""
     faults: frozenset[int] | None = None
     """Numbers of the only faults that happen; None: all."""
+    engine: str = RAFTKV
 
     def weather(self) -> Profile:
         """The profile, as far as the plan keeps it."""
@@ -50,6 +57,7 @@ class Plan:
     def command(self) -> str:
         """The command that runs exactly this."""
         words = ["raftkv sim", f"--seeds {self.seed}", f"--profile {self.profile}", f"--nodes {self.nodes}"]
+        words += [f"--engine {self.engine}"] if self.engine != RAFTKV else []
         words += [f"--off {name}" for name in self.off]
         if self.clients is not None:
             words.append(f"--clients {self.clients}")
@@ -71,6 +79,7 @@ class Choice:
     clients: int | None = None
     storm_s: float | None = None
     faults: frozenset[int] | None = None
+    engine: str = RAFTKV
 
     def __post_init__(self) -> None:
         for name in self.profiles:
@@ -78,13 +87,16 @@ class Choice:
         _one_of("--nodes", self.nodes, NODES)
         for name in self.off:
             _one_of("--off", name, sorted(GUARDS))
-        _within("--clients", self.clients, 1, CLIENTS_MAX)
-        _within("--storm", self.storm_s, 0, STORM_MAX_S)
+        _one_of("--engine", self.engine, ENGINES)
+        if self.off and self.engine == STOCK:
+            raise ConfigError(f"--off is {self.off[0]}; --engine {STOCK} has no guards: leave one of the two away")
+        within("--clients", self.clients, 1, CLIENTS_MAX)
+        within("--storm", self.storm_s, 0, STORM_MAX_S)
 
     def plans(self, profile: str) -> Iterator[Plan]:
         """Those of one profile, by seed."""
         for seed in self.seeds:
-            yield Plan(seed, profile, self.nodes, self.off, self.clients, self.storm_s, self.faults)
+            yield Plan(seed, profile, self.nodes, self.off, self.clients, self.storm_s, self.faults, self.engine)
 
 
 def ranges_text(numbers: frozenset[int]) -> str:
@@ -123,11 +135,6 @@ def parse_faults(text: str) -> frozenset[int]:
     return frozenset(numbers)
 
 
-def check_jobs(jobs: int) -> None:
-    """How many processes make the runs."""
-    _within("--jobs", jobs, 1, JOBS_MAX)
-
-
 def parse_profiles(text: str) -> list[str]:
     """Names separated by commas, or ``all``."""
     return list(PROFILES) if text == "all" else text.split(",")
@@ -147,6 +154,7 @@ def _one_of(option: str, value: str | int, allowed: Iterable[str | int]) -> None
         raise ConfigError(f"{option} is {value}; allowed: {', '.join(map(str, choices))}")
 
 
-def _within(option: str, value: float | None, low: float, high: float) -> None:
+def within(option: str, value: float | None, low: float, high: float) -> None:
+    """Raise ConfigError, with the limits, unless ``value`` is None or between them."""
     if value is not None and not low <= value <= high:
         raise ConfigError(f"{option} is {value:g}; allowed: {low:g} to {high:g}")

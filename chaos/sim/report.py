@@ -81,6 +81,21 @@ def counts(counter: Counter[str]) -> str:
     return " ".join(f"{kind}:{count}" for kind, count in sorted(counter.items()))
 
 
+def broken(found: Sequence[Found], profiles: Sequence[str]) -> str:
+    """How many runs of each profile broke which promise first; a run ends there."""
+    seen = Counter((plan.profile, result.kind) for plan, result in found)
+    kinds = sorted({kind for _, kind in seen})
+    widths = [max(len(kind), 4) + 2 for kind in kinds]
+    lines = [
+        "",
+        f"{'broken first':<16}" + "".join(f"{kind:>{width}}" for kind, width in zip(kinds, widths, strict=True)),
+    ]
+    for profile in [one for one in profiles if any(seen[one, kind] for kind in kinds)]:
+        cells = (f"{seen[profile, kind] or '':>{width}}" for kind, width in zip(kinds, widths, strict=True))
+        lines.append(f"{profile:<16}" + "".join(cells))
+    return "\n".join(lines)
+
+
 def violations(found: Sequence[Found]) -> str:
     """A line for each kind of violation of each profile, with the seeds and the command for the first of them."""
     groups: dict[tuple[str, str], list[Found]] = {}

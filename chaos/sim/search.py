@@ -13,10 +13,11 @@ from typing import Final
 
 from chaos.sim.coverage import matrix
 from chaos.sim.guards import switched_off
-from chaos.sim.plan import Choice, Plan
+from chaos.sim.plan import STOCK, Choice, Plan
 from chaos.sim.profiles import PROFILES
-from chaos.sim.report import Found, Totals, counts, heading, row, shrunk, story, violations
+from chaos.sim.report import Found, Totals, broken, counts, heading, row, shrunk, story, violations
 from chaos.sim.shrink import Shrinker, size
+from chaos.sim.stock import simulate_stock
 from chaos.sim.world import Result, simulate
 
 AHEAD: Final = 4
@@ -36,6 +37,8 @@ class Show:
 
 def run(plan: Plan, lines: int = 0) -> Result:
     """The same plan gives the same result, in any process. ``lines``: as for :func:`simulate`."""
+    if plan.engine == STOCK:
+        return simulate_stock(plan.seed, plan.weather(), plan.nodes, plan.faults, lines=lines)
     with switched_off(plan.off):
         return simulate(plan.seed, plan.weather(), plan.nodes, plan.faults, lines=lines)
 
@@ -92,7 +95,9 @@ def search(choice: Choice, show: Show, *, first: bool, shrink_runs: int, jobs: i
     _ignore_alarms()
     with runner(jobs) as workers:
         failed = _table(choice, show, workers, first=first)
-    print(violations(failed), end="\n" if failed else "")
+    if failed:
+        print(broken(failed, choice.profiles))
+        print(violations(failed))
     kinds: set[tuple[str, str]] = set()
     for plan, result in failed:
         if shrink_runs and choice.faults is None and (plan.profile, result.kind) not in kinds:

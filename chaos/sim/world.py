@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -78,6 +78,10 @@ class Result:
 class World:
     """Everything of one run."""
 
+    late = False
+    """What was never answered may take effect behind what was asked for later, which linearizability allows and our leaders
+    never do. Clients then go on with another key, so that what they may demand of each stays simple."""
+
     def __init__(self, seed: int, profile: Profile, nodes: int, only_faults: frozenset[int] | None = None) -> None:
         self.seed = seed
         self.profile = profile
@@ -88,14 +92,14 @@ class World:
             election_min_s=least_s, election_max_s=most_s, request_s=profile.request_s, read_lease=profile.read_lease
         )
         self.scheduler = Scheduler()
-        self.checks = Checks(lambda member, term: self.note("leads", member.id, f"term {term}"))
+        self.checks = self.make_checks()
         self.history = History()
         self.ids = [f"n{number}" for number in range(1, nodes + 1)]
         self.rng = Random(f"{self.label}/faults")  # noqa: S311 -- seeded on purpose
         self.members: dict[str, Member] = {}
         self.network = Network(self, self.ids, Random(f"{self.label}/network"))  # noqa: S311 -- seeded on purpose
         for node_id in self.ids:
-            self.members[node_id] = Member(self, node_id, self.ids)
+            self.members[node_id] = self.make_member(node_id)
         self.clients = [Client(self, number, KINDS[number % len(KINDS)]) for number in range(profile.clients)]
         self.faults: Counter[str] = Counter()
         self.coverage: Counter[coverage.Cell] = Counter()
@@ -112,7 +116,20 @@ class World:
         self.snapshots = 0
         self.trace = Trace()
 
+    # -- what it is made of
+    def make_checks(self) -> Checks:
+        """What is judged after each step."""
+        return Checks(self.on_leader)
+
+    def make_member(self, node_id: str) -> Member:
+        """A node, not started yet."""
+        return Member(self, node_id, self.ids)
+
     # -- the trace
+    def on_leader(self, member: Member, term: int) -> None:
+        """A node begins to lead."""
+        self.note("leads", member.id, f"term {term}")
+
     def note(self, kind: str, where: str, text: str) -> None:
         """A line of the trace."""
         self.trace.note(self.scheduler.now, kind, where, text)
@@ -336,8 +353,13 @@ def simulate(
     ``lines``: how much of the trace is wanted even without a violation.
     """
     weather = PROFILES[profile] if isinstance(profile, str) else profile
+    return judged(lambda: World(seed, weather, nodes, only_faults), lines)
+
+
+def judged(make: Callable[[], World], lines: int) -> Result:
+    """Make a world and run it."""
     with pinned(), without_collection():
-        return _simulate(World(seed, weather, nodes, only_faults), lines)
+        return _simulate(make(), lines)
 
 
 def _simulate(world: World, lines: int) -> Result:

@@ -108,6 +108,21 @@ def test_several_processes_stop_at_the_first_violation_too(sim):
     assert int(rows[0].split()[1]) < 40
 
 
+def test_the_stock_engine_is_searched_shrunk_and_replayed_in_the_same_way(sim):
+    words = ("--engine", "stock", "--profile", "rejoin,calm")
+    code, out, _ = sim("--seeds", "1..2", *words, "--shrink", "15")
+    assert code == 1
+    lines = out.splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("broken first"))
+    assert lines[at].split() == ["broken", "first", "deposed"]
+    assert lines[at + 1].split() == ["rejoin", "2"]
+    found = [line for line in lines if line.startswith("VIOLATION rejoin")][-1]
+    assert "--engine stock" in out
+    code, again, _ = sim(*replayed(out))
+    assert code == 1
+    assert found in again
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -118,6 +133,10 @@ def test_several_processes_stop_at_the_first_violation_too(sim):
         (["--profile", "fog"], ["--profile is fog", "all", "storm", "calm"]),
         (["--nodes", "4"], ["--nodes is 4", "3, 5"]),
         (["--off", "gravity"], ["--off is gravity", "truncation", "fsync"]),
+        (["--engine", "steam"], ["--engine is steam", "raftkv, stock"]),
+        (["--engine", "stock", "--off", "fsync"], ["--off is fsync", "--engine stock"]),
+        (["--shrink", "-1"], ["--shrink is -1", "0 to"]),
+        (["--trace-lines", "0"], ["--trace-lines is 0", "1 to"]),
         (["--clients", "0"], ["--clients is 0", "1 to 100"]),
         (["--storm", "-1"], ["--storm is -1", "0 to"]),
         (["--faults", "0-3"], ["--faults", "'0-3'", "none"]),
