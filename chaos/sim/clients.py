@@ -4,10 +4,14 @@ Each client does one thing after the other. A *session* client repeats a write i
 repeats only what certainly did not happen, and lets go of what is in doubt. Three kinds of keys make every
 observation a number that may only grow, so that linearizability of reads is a comparison: a register that one client
 sets to 1, 2, 3...; a list that one client appends to (its length); a counter that all session clients increment.
+
+Reads in a weaker mode are checked as exactly: a bounded one against what was known that long before, one with a token against
+what was known when the token was asked for, a local one against what was read at the same node in the same life.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chaos.sim.checks import Violation
 from raftkv.errors import RaftKVError
 from raftkv.machine.batch import OPEN, PLAIN, Group, Run, encode_group
+from raftkv.server.consistency import LINEARIZABLE, LOCAL, Consistency
 
 if TYPE_CHECKING:
     from chaos.sim.member import Member
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 
 SESSION_TTL_MS: Final = 100_000_000_000
 COUNTER: Final = b"counter"
+TOKEN: Final = b"TOKEN"
+READS: Final = (b"GET", b"LLEN", TOKEN)
+BOUNDS_MS: Final = (5, 50, 300, 1000)
 LIST_MAX: Final = 100
 """A writer goes on with the next list after so many elements."""
 ANSWER_SLACK_S: Final = 2.0
@@ -41,6 +49,19 @@ class Key:
     """Acknowledged or read: no later read may be below."""
     ceiling: int = 0
     """Asked for: no read may be above."""
+    risen: list[tuple[float, int]] = field(default_factory=list)
+    """When the floor rose, and to what, ascending."""
+
+    def rise(self, now: float, value: int) -> None:
+        """``value`` was acknowledged or read."""
+        if value > self.floor:
+            self.floor = value
+            self.risen.append((now, value))
+
+    def floor_at(self, time: float) -> int:
+        """What the floor was at an earlier time."""
+        place = bisect_right(self.risen, time, key=lambda one: one[0])
+        return self.risen[place - 1][1] if place else 0
 
 
 @dataclass(slots=True)
@@ -63,6 +84,8 @@ class History:
     unknown: int = 0
     refused: int = 0
     reads: int = 0
+    seen: dict[tuple[str, int, bytes], int] = field(default_factory=dict)
+    """What the state of (node, life) had of a key when it was read last: no later read there may be below."""
     last_acknowledged_s: float = 0.0
     """When the newest acknowledgement came."""
 
@@ -81,6 +104,9 @@ class Operation:
     """What a SET writes."""
     floor: int = 0
     """For a read: what it must see."""
+    consistency: Consistency = LINEARIZABLE
+    floors: dict[bytes, int] = field(default_factory=dict)
+    """For a token: what was known of each key when it was asked for."""
     attempt: int = 0
     sequence: int = 0
     element: Appended | None = None
@@ -102,6 +128,8 @@ class Client:
         self._list = 0
         self._register = 0
         self._hint = ""
+        self._token = 0
+        self._token_floors: dict[bytes, int] = {}
         self._operation: Operation | None = None
 
     def start(self) -> None:
@@ -157,7 +185,32 @@ class Client:
         hot = not known or (share and self.rng.random() < share)
         key = COUNTER if hot else self.rng.choice(known)
         command = b"LLEN" if key.startswith(b"list") else b"GET"
-        return Operation(key, [command, key])
+        relaxed = self.world.profile.relaxed
+        if not relaxed or self.rng.random() >= relaxed:
+            return Operation(key, [command, key])
+        mode = self.rng.choice(("local", "bounded", "at least", "token"))
+        if mode == "token":
+            return Operation(b"", [TOKEN])
+        chosen = LOCAL
+        if mode == "bounded":
+            chosen = Consistency("bounded", self.rng.choice(BOUNDS_MS))
+        elif mode == "at least":
+            chosen = Consistency("at least", self._token)
+        return Operation(key, [command, key], consistency=chosen)
+
+    def _floor(self, operation: Operation, member: Member) -> int:
+        """What a read that is sent now must see."""
+        key, consistency = self.history.key(operation.key), operation.consistency
+        match consistency.mode:
+            case "local":
+                return self.history.seen.get((member.id, member.incarnation, operation.key), 0)
+            case "at least":
+                return self._token_floors.get(operation.key, 0)
+            case "bounded":
+                slowest = 1.0 - self.world.profile.clock_rate
+                return key.floor_at(self.world.scheduler.now - consistency.number / 1000 / slowest)
+            case "linearizable":
+                return key.floor
 
     # -- how it is asked for
     def _try(self, operation: Operation) -> None:
@@ -178,15 +231,18 @@ class Client:
 
         limit = self.world.timing.request_s + ANSWER_SLACK_S
         self.world.scheduler.after(limit, self._must_be_answered, operation, attempt, member, member.incarnation)
-        if operation.words[0] in (b"GET", b"LLEN"):
-            operation.floor = self.history.key(operation.key).floor
-            member.read(operation.words, done)
+        if operation.words[0] == TOKEN:
+            operation.floors = {name: key.floor for name, key in self.history.keys.items()}
+            member.token(done)
+        elif operation.words[0] in READS:
+            operation.floor = self._floor(operation, member)
+            member.read(operation.words, done, operation.consistency)
         else:
             member.propose(self._group(operation), done)
 
     def _choose(self, operation: Operation) -> Member:
         members = self.world.members
-        reading = operation.words[0] in (b"GET", b"LLEN")
+        reading = operation.words[0] in READS
         if self._hint and not reading and self.rng.random() < self.world.profile.trust:
             return members[self._hint]
         return members[self.rng.choice(self.world.ids)]
@@ -216,7 +272,9 @@ class Client:
         if operation.words[0] == b"OPEN":
             self.session = bytes.fromhex(bytes(result).decode())
             self._sequence = 0
-        elif operation.words[0] in (b"GET", b"LLEN"):
+        elif operation.words[0] == TOKEN:
+            self._token, self._token_floors = int(result), operation.floors
+        elif operation.words[0] in READS:
             self._saw(operation, member, int(result or 0))
         else:
             self._acknowledged(operation, member, result)
@@ -224,7 +282,7 @@ class Client:
 
     def _failed(self, operation: Operation, member: Member, error: RaftKVError) -> None:
         self._hint = member.replica.core.engine.leader_id if member.up else ""
-        reading = operation.words[0] in (b"GET", b"LLEN")
+        reading = operation.words[0] in READS
         if error.definite or reading or operation.sequence:
             self.history.refused += error.definite
             self.world.scheduler.after(0.01 + 0.1 * self.rng.random(), self._try, operation)
@@ -250,7 +308,7 @@ class Client:
         if operation.element is not None:
             operation.element.acknowledged = True
         if operation.words[0] == b"SET":
-            key.floor = max(key.floor, operation.value)
+            key.rise(self.world.scheduler.now, operation.value)
             return
         number = _integer(result)
         if operation.key == COUNTER:
@@ -262,7 +320,7 @@ class Client:
             raise Violation(
                 "reply", f"{self.name} at {member.id}: {operation.words[:2]} answered {number} > {key.ceiling}"
             )
-        key.floor = max(key.floor, number)
+        key.rise(self.world.scheduler.now, number)
 
     def _saw(self, operation: Operation, member: Member, value: int) -> None:
         self.history.reads += 1
@@ -270,10 +328,12 @@ class Client:
         if not operation.floor <= value <= key.ceiling:
             raise Violation(
                 "stale read",
-                f"{self.name} read {value} of {operation.key.decode()} at {member.id}; "
+                f"{self.name} read {value} of {operation.key.decode()} at {member.id} ({operation.consistency}); "
                 f"{operation.floor} was known before, {key.ceiling} were asked for",
             )
-        key.floor = max(key.floor, value)
+        key.rise(self.world.scheduler.now, value)
+        place = (member.id, member.incarnation, operation.key)
+        self.history.seen[place] = max(value, self.history.seen.get(place, 0))
 
 
 def _integer(result: Any) -> int:

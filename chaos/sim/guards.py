@@ -35,6 +35,7 @@ from raftkv.consensus.replication import Replication
 from raftkv.consensus.snapshots import Snapshots
 from raftkv.machine.batch import Run
 from raftkv.machine.sessions import Session, Sessions
+from raftkv.server.consistency import Gates
 
 Replacement = tuple[type, str, Any]
 
@@ -208,6 +209,14 @@ GUARDS: Final[dict[str, Guard]] = {
     "read-majority": Guard("a deposed leader answers reads", ((ReadIndex, "_confirm", _confirm_at_once),)),
     "read-own-entry": Guard(
         "a new leader reads before it knows what is committed", ((ReadIndex, "_start_round", _start_without_own_entry),)
+    ),
+    "read-bound": Guard(
+        "a node that is cut off goes on with bounded reads",
+        ((Gates, "_bounded", lambda self, _bound_s, done: self._local(done)),),
+    ),
+    "read-token": Guard(
+        "a node that is behind does not wait for what a token covers",
+        ((Gates, "_at_least", lambda self, _index, done: done(self._now_ms, None)),),
     ),
     "lease-margin": Guard(
         "a leader with a slow clock reads when its voters are free already",

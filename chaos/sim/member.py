@@ -24,6 +24,8 @@ from raftkv.consensus.replica import Compaction, Replica
 from raftkv.errors import RaftKVError, UnknownOutcomeError
 from raftkv.machine.batch import DIGEST, Group, encode_group, header
 from raftkv.machine.machine import StateMachine
+from raftkv.replicator import ReadReady
+from raftkv.server.consistency import LINEARIZABLE, Consistency, Gates
 
 if TYPE_CHECKING:
     from chaos.sim.world import World
@@ -212,6 +214,7 @@ class Member:
             ),
             snapshot_file=ANY_FILE,
         )
+        self.gates = Gates(self, self.monotonic)
         self.replica.tick()
         world.checks.booted(self)
 
@@ -364,19 +367,27 @@ class Member:
 
         self.call(self.replica.propose, header(stamp_ms) + group, applied)
 
-    def read(self, command: list[bytes], done: Done) -> None:
-        """A linearizable read; ``done`` gets the reply, later, or an error."""
+    def read(self, command: list[bytes], done: Done, consistency: Consistency = LINEARIZABLE) -> None:
+        """A read; ``done`` gets the reply, later, or an error."""
         answer = self._remember(done)
 
         def ready(now_ms: int, error: RaftKVError | None) -> None:
             reply = None if error is not None else self.look(command, now_ms)
             answer(reply, error)
 
-        def ask() -> None:
-            self.replica.reads.barrier(ready)
-            self.replica.reads.pump()
+        self.call(self.gates.gate(consistency), ready)
 
-        self.call(ask)
+    def token(self, done: Done) -> None:
+        """What RAFT.TOKEN answers."""
+        answer = self._remember(done)
+        self.call(self.read_barrier, lambda _, error: answer(self.replica.core.applied, error))
+
+    def read_barrier(self, done: ReadReady) -> None:
+        self.replica.reads.barrier(done)
+        self.replica.reads.pump()
+
+    def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        self.replica.reads.await_applied(index, done)
 
     def look(self, command: list[bytes], now_ms: int) -> object:
         """The reply of a command that does not write, on the state as it is."""

@@ -38,6 +38,8 @@ class Profile:
     request_s: float = 5.0
     trust: float = 0.95
     """How often a client writes where it was told that the leader is, rather than anywhere."""
+    relaxed: float = 0.0
+    """Share of reads in another mode than linearizable."""
     hot: float = 0.0
     """Share of reads that go to the key that all session clients write."""
     snapshot_entries: int = 400
@@ -83,6 +85,7 @@ _ALL: Final = (
     Profile("minority", "leaders cut off with a minority, and soon back in office", {"minority_leader": 4, "transfer": 5, "break": 1}, 0.4, duplicates=0.25, think_s=0.02, fsync_s=0.002),
     Profile("crowd", "many readers while leaders are cut off", {"isolate_leader": 4, "partition": 3}, 0.9, clients=24, think_s=0.02),
     Profile("lease", "leases of leaders that are cut off, on clocks that differ by as much as is allowed", {"deaf_transfer": 3, "slow_leader": 4, "forgetful_voter": 3, "isolate_leader": 1, "pause": 2, "kill": 1}, 1.2, think_s=0.03, clients=32, clock_rate=0.05, read_lease=True, election_s=(0.8, 0.84), request_s=0.2, trust=0.4, hot=0.7),
+    Profile("relaxed", "bounded, local and token reads on nodes that are cut off, stopped or behind", {"isolate_follower": 3, "isolate_leader": 2, "partition": 2, "slow_link": 2, "pause": 3, "kill": 2, "transfer": 1}, 0.6, think_s=0.012, clients=12, relaxed=0.8, hot=0.4, clock_rate=0.05),
     Profile("rot", "a damaged snapshot, beside kills and partitions", {"rot": 2, "kill": 2, "partition": 2, "kill_leader": 1}, snapshot_entries=15, retain_bytes=0, think_s=0.04),
     Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
 )  # fmt: skip

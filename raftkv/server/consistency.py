@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from raftkv.commands.args import parse_int
 from raftkv.commands.registry import Argv
 from raftkv.errors import CommandError, RaftKVError
 
 if TYPE_CHECKING:
-    from raftkv.replicator import ReadReady, Replicator
+    from raftkv.replicator import ReadReady
 
 Gate = Callable[["ReadReady"], None]
 """Calls its argument with (time in ms for expiry, None) once the local state may be read, or with (0, error)."""
@@ -65,10 +65,17 @@ def parse(words: Argv) -> Consistency:
     raise CommandError("syntax error, READ takes LINEARIZABLE, LOCAL, BOUNDED milliseconds or AT LEAST token")
 
 
+class Replica(Protocol):
+    """The part of :class:`raftkv.replicator.Replicator` that reads need."""
+
+    def read_barrier(self, done: ReadReady) -> None: ...
+    def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None: ...
+
+
 class Gates:
     """What reads of this node wait for, and what it knows of the freshness of its state."""
 
-    def __init__(self, replicator: Replicator, monotonic: Callable[[], float]) -> None:
+    def __init__(self, replicator: Replica, monotonic: Callable[[], float]) -> None:
         self._replicator = replicator
         self._monotonic = monotonic
         self._fresh_at = NEVER_S

@@ -35,6 +35,8 @@ QUICK = (
     Case("snapshot-newer", "stale_snapshots", range(1, 21), ("acknowledged entries lost", "commit lost", "halt")),
     Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
     Case("sessions", "crashes", range(1, 16), ("reply", "applied twice", "applied twice or lost", "stale read")),
+    Case("read-bound", "relaxed", range(1, 6), ("stale read",)),
+    Case("read-token", "relaxed", range(1, 6), ("stale read",)),
     Case("lease-margin", "lease", range(1, 21), ("stale read",)),
     Case("lease-transfer", "lease", range(1, 13), ("stale read",)),
     Case("lease-restart", "lease", range(1, 31), ("stale read",)),
