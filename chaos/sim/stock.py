@@ -34,6 +34,7 @@ from raftkv.consensus.messages import Message
 from raftkv.errors import BusyError, NoLeaderError, RaftKVError, UnknownOutcomeError
 from raftkv.machine.batch import PLAIN, Group, encode_group, header
 from raftkv.machine.machine import StateMachine
+from raftkv.server.consistency import LINEARIZABLE, Consistency
 
 WRITE_BACK_S: Final = 1.0
 CLOCK_STEP_S: Final = 0.0001
@@ -226,7 +227,8 @@ class StockMember(Member):
     def propose(self, group: bytes, done: Done) -> None:
         self._order(group, lambda result, error: done(None if error is not None else result[0], error))
 
-    def read(self, command: list[bytes], done: Done) -> None:
+    def read(self, command: list[bytes], done: Done, _consistency: Consistency = LINEARIZABLE) -> None:
+        """Through the log, which is good enough for any consistency."""
         group = encode_group(Group(PLAIN, 0, 1, resp(*command)))
         self._order(group, lambda result, error: done(None if error is not None else result[0][0], error))
 

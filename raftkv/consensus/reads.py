@@ -20,7 +20,8 @@ from typing import Final
 from raftkv.consensus.core import Core
 from raftkv.consensus.lease import Lease
 from raftkv.consensus.messages import ReadIndexReply, ReadIndexRequest, ReadProbe, ReadProbeAck
-from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError
+from raftkv.consensus.outcomes import Cause
+from raftkv.errors import RaftKVError
 
 Done = Callable[[int, RaftKVError | None], None]
 """(leader's time in ms, None) or (0, error)."""
@@ -50,6 +51,9 @@ class _Round:
 class _Waiting:
     deadline: float
     done: Done
+    late: Cause = Cause.READ_LATE
+    """Why it failed when its time is over."""
+    index: int = 0
 
 
 @dataclass(slots=True)
@@ -79,14 +83,14 @@ class ReadIndex:
         """Call ``done`` when the local state may be read; within the request timeout, or with an error."""
         core = self._core
         if core.halted:
-            done(0, NodeStoppedError(core.halted))
+            done(0, Cause.READ_STOPPED.error(core.halted))
         elif self.lease.holds:
             core.count("lease_reads")
             if self.lease.ages:
                 self._start_round()
             self._when_applied(core.committed, core.wall_ms(), done)
         elif len(self._waiting) >= WAITING_MAX:
-            done(0, BusyError(f"{WAITING_MAX} reads are waiting for the leader's confirmation"))
+            done(0, Cause.READS_FULL.error(WAITING_MAX))
         else:
             self._waiting.append(_Waiting(core.monotonic() + core.timing.request_s, done))
 
@@ -94,19 +98,18 @@ class ReadIndex:
         """Call ``done`` when entry ``index`` is applied here, whoever leads; within the request timeout, or with an error."""
         core = self._core
         if core.halted:
-            done(NodeStoppedError(core.halted))
+            done(Cause.READ_STOPPED.error(core.halted))
         elif len(self._confirmed) >= WAITING_MAX:
-            done(BusyError(f"{WAITING_MAX} reads are waiting for entries to be applied"))
+            done(Cause.READS_FULL.error(WAITING_MAX))
         else:
-            late = BusyError(f"entry {index} is not applied at this node yet; try again, or ask another node")
-            self._when_applied(index, 0, lambda _, error: done(late if isinstance(error, NoLeaderError) else error))
+            self._when_applied(index, 0, lambda _, error: done(error), Cause.TOKEN_LATE)
 
-    def _when_applied(self, index: int, now_ms: int, done: Done) -> None:
+    def _when_applied(self, index: int, now_ms: int, done: Done, late: Cause = Cause.READ_LATE) -> None:
         core = self._core
         if core.applied >= index:
             done(now_ms, None)
         else:
-            waiting = _Waiting(core.monotonic() + core.timing.request_s, done)
+            waiting = _Waiting(core.monotonic() + core.timing.request_s, done, late, index)
             self._confirmed.append(_Confirmed(index, now_ms, [waiting]))
 
     @property
@@ -126,7 +129,7 @@ class ReadIndex:
             return
         core = self._core
         if core.halted:
-            self._fail_all(NodeStoppedError(core.halted))
+            self._fail_all(Cause.READ_STOPPED.error(core.halted))
             return
         if self._waiting:
             if core.is_leader:
@@ -212,9 +215,7 @@ class ReadIndex:
         if late:
             self._confirmed = [one for one in self._confirmed if one.reads]
         for one in late:
-            one.done(
-                0, NoLeaderError("no leader confirmed the read in time, or its entries are missing; nothing was read")
-            )
+            one.done(0, one.late.error(one.index))
 
     def _wait_again(self, asked: _Round) -> None:
         """Its reads go back to those that wait, oldest first: the first one's deadline stands for all."""

@@ -44,10 +44,11 @@ from raftkv.consensus.messages import (
     TimeoutNow,
     Vote,
 )
+from raftkv.consensus.outcomes import Cause
 from raftkv.consensus.reads import ReadIndex
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.snapshots import Snapshots, Store, Writer
-from raftkv.errors import BusyError, NodeStoppedError, NoLeaderError, RaftKVError, UnknownOutcomeError
+from raftkv.errors import RaftKVError
 
 Applied = Callable[[object, RaftKVError | None], None]
 
@@ -305,22 +306,20 @@ class Replica:
         """
         core = self.core
         if core.halted:
-            done(None, NodeStoppedError(core.halted))
+            done(None, Cause.STOPPED.error(core.halted))
         elif not core.engine.is_leader:
-            done(None, NoLeaderError("this node does not lead"))
+            done(None, Cause.NOT_LEADER.error())
         elif core.log.failed is not None:
-            done(None, NodeStoppedError(f"the log cannot be written: {core.log.failed}"))
+            done(None, Cause.LOG_FAILED.error(core.log.failed))
         elif self.transfer.target:
-            done(None, NoLeaderError(f"leadership is being handed to {self.transfer.target}"))
+            done(None, Cause.HANDING_OVER.error(self.transfer.target))
         elif len(self._pending) >= PENDING_MAX:
-            done(None, BusyError(f"{PENDING_MAX} batches are waiting for the quorum"))
+            done(None, Cause.QUEUE_FULL.error(PENDING_MAX))
         else:
             index = core.log.last_index + 1
             while self._pending and self._pending[-1].index >= index:
                 # From an earlier leadership: its entry lost its place here, but another node may still hold it.
-                one = self._pending.pop()
-                error = UnknownOutcomeError("this node lost its leadership before the entry was committed")
-                self._finished.append((one.done, None, error))
+                self._fail(self._pending.pop(), Cause.DISPLACED)
             core.journal.add(payload, index, core.term)
             deadline = core.monotonic() + core.timing.request_s
             self._pending.append(_Pending(index, core.term, deadline, done))
@@ -348,23 +347,21 @@ class Replica:
             if one.index == index and one.term == self.core.log.term_at(index):
                 self._finished.append((one.done, result, None))
             elif one.index == index:
-                error = NoLeaderError("another leader's entry took the place of this one; it was not applied")
-                self._finished.append((one.done, None, error))
+                self._fail(one, Cause.OVERWRITTEN)
             else:
-                self._finished.append((one.done, None, UnknownOutcomeError("a snapshot took the place of the log")))
+                self._fail(one, Cause.COVERED)
 
     def _expire_pending(self) -> None:
         now = self.core.monotonic()
         while self._pending and self._pending[0].deadline <= now:
-            one = self._pending.popleft()
-            error = UnknownOutcomeError("the entry was not committed in time; it may still be applied")
-            self._finished.append((one.done, None, error))
+            self._fail(self._pending.popleft(), Cause.LATE)
 
     def _fail_pending(self) -> None:
         while self._pending:
-            one = self._pending.popleft()
-            error = UnknownOutcomeError(f"this node stopped before the outcome was known: {self.core.halted}")
-            self._finished.append((one.done, None, error))
+            self._fail(self._pending.popleft(), Cause.STOPPED_MEANWHILE)
+
+    def _fail(self, one: _Pending, cause: Cause) -> None:
+        self._finished.append((one.done, None, cause.error(self.core.halted)))
 
     def _run_callbacks(self) -> None:
         while self._finished:
