@@ -167,6 +167,10 @@ GUARDS: Final[dict[str, Guard]] = {
         "a leader counts its own copy of an entry before it is on its disk",
         ((DurabilityGuard, "_pass_on", _count_own_copy_at_once),),
     ),
+    "alone-first-entry": Guard(
+        "a node that votes alone commits its first entry from memory",
+        ((DurabilityGuard, "elected", lambda _self: None),),
+    ),
     "vote-sync": Guard(
         "a vote is forgotten and given again", ((JournalAdapter, "setCurrentTerm", _set_term_unsynced),)
     ),

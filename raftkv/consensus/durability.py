@@ -45,6 +45,11 @@ class DurabilityGuard:
                 core.wire.send(peer, message)
         self.pass_on_all()
 
+    def elected(self) -> None:
+        """This node leads, and has written its first entry. Alone, the engine counts that in the same step: sync it."""
+        if self._core.alone:
+            self._core.log.sync()
+
     def acknowledged(self, peer: str, match_index: int) -> None:
         """A follower holds everything up to ``match_index`` durably; tell the engine what counts."""
         core = self._core

@@ -116,6 +116,7 @@ class Replication:
             now = core.monotonic()
             self.progress = {peer: Progress(start, last_progress=now) for peer in core.others}
             self.leaving = ()
+            self._durability.elected()
         for peer, progress in self.progress.items():
             self._send(peer, progress)
         if self.leaving:
