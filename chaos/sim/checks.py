@@ -76,12 +76,12 @@ class Checks:
             raise Violation(
                 "acknowledged too early", f"{member.id} acknowledges {index}, {member.durable_index()} is durable"
             )
-        before = self._acknowledged.get(member.id, (0, 0))
-        self._acknowledged[member.id] = max(before, (term, index))
-        self._found_good.pop(member.id, None)
+        before = self._acknowledged.get(member.key, (0, 0))
+        self._acknowledged[member.key] = max(before, (term, index))
+        self._found_good.pop(member.key, None)
 
     def _vote(self, member: Member, term: int, candidate: str) -> None:
-        first = self._votes.setdefault((member.id, term), candidate)
+        first = self._votes.setdefault((member.key, term), candidate)
         if first != candidate:
             raise Violation("vote doubled", f"{member.id} voted in term {term} for {first} and for {candidate}")
         if member.durable_sequence() < member.log.sequence:
@@ -108,42 +108,51 @@ class Checks:
 
     def booted(self, member: Member) -> None:
         """A node recovered; what it knew of commits is not durable."""
-        self._progress[member.id] = (0, 0)
-        self._leading.pop(member.id, None)
-        self._found_good.pop(member.id, None)
-        self.lives[member.id] = (member.incarnation, self.highest)
+        self._progress[member.key] = (0, 0)
+        self._leading.pop(member.key, None)
+        self._found_good.pop(member.key, None)
+        self.lives[member.key] = (member.incarnation, self.highest)
 
     def after(self, member: Member) -> None:
         """After each step of a node."""
         core = member.replica.core
         looks = _looks(core)
-        if looks == self._found_good.get(member.id):
+        if looks == self._found_good.get(member.key):
             return
         if core.halted:
-            if not (member.disk_faulted or member.rotten):
+            if not (member.disk_faulted or member.rotten or member.wiped or self._is_removed(member)):
                 raise Violation("halt", f"{member.id} stopped: {core.halted}")
             return
         term = core.term
-        if term < self._terms.get(member.id, 0):
-            raise Violation("term lost", f"{member.id} is in term {term} after {self._terms[member.id]}")
-        self._terms[member.id] = term
-        promised = self._acknowledged.get(member.id)
+        if term < self._terms.get(member.key, 0):
+            raise Violation("term lost", f"{member.id} is in term {term} after {self._terms[member.key]}")
+        self._terms[member.key] = term
+        promised = self._acknowledged.get(member.key)
         if promised is not None and promised[0] == term and member.log.last_index < promised[1]:
             text = f"{member.id} holds {member.log.last_index} after it acknowledged {promised[1]} in the same term"
             raise Violation("acknowledged entries lost", text)
         committed, applied = core.committed, core.applied
-        before = self._progress.get(member.id, (0, 0))
+        before = self._progress.get(member.key, (0, 0))
         if (committed, applied) != before:
             self._progressed(member, before, (committed, applied))
-        if core.engine.is_leader and self._leading.get(member.id) != term:
-            self._leading[member.id] = term
+        if core.engine.is_leader and self._leading.get(member.key) != term:
+            self._leading[member.key] = term
             self._elected(member, term)
-        self._found_good[member.id] = looks
+        self._found_good[member.key] = looks
+
+    @staticmethod
+    def _is_removed(member: Member) -> bool:
+        """Whether a committed configuration says so: then it has to stop."""
+        return any(
+            member.disk_id in one.replica.membership.applied.removed
+            for one in member.world.members.values()
+            if hasattr(one, "replica")
+        )
 
     def _progressed(self, member: Member, before: tuple[int, int], now: tuple[int, int]) -> None:
         if now[0] < before[0] or now[1] < before[1]:
             raise Violation("commit lost", f"{member.id} went from (committed, applied) {before} to {now}")
-        self._progress[member.id] = now
+        self._progress[member.key] = now
         term = member.log.term_at(now[0])
         if term is not None and self._commit_terms.setdefault(now[0], term) != term:
             was = self._commit_terms[now[0]]
@@ -172,6 +181,8 @@ class Checks:
         if other != member.id:
             raise Violation("two leaders", f"{other} and {member.id} in term {term}")
         log = member.log
+        if not member.replica.core.votes:
+            raise Violation("leader without a vote", f"{member.id} leads term {term}")
         if log.last_index < self.highest:
             raise Violation("leader completeness", f"{member.id} leads with {log.last_index} < {self.highest}")
         # Behind a snapshot the log begins with a stand-in for the entry before the snapshot's last.

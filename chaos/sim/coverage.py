@@ -60,7 +60,7 @@ def observe(world: World) -> dict[str, State]:
 def _state(member: Member, leader: Member | None) -> State:
     if not member.up:
         return []
-    incarnation, there_was = member.world.checks.lives.get(member.id, (0, 0))
+    incarnation, there_was = member.world.checks.lives.get(member.key, (0, 0))
     if incarnation != member.incarnation:  # it is reading its disk; ``replica`` still is that of its last life
         return [("follower", "recovering")]
     core = member.replica.core

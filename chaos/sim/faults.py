@@ -32,7 +32,7 @@ def _pair(world: World, rng: Random) -> tuple[str, str]:
     return a, b
 
 
-def _cut_off(world: World, group: list[str], seconds: float) -> None:
+def cut_off(world: World, group: list[str], seconds: float) -> None:
     """Cut all links between ``group`` and the others, both ways."""
     pairs = [(a, b) for a in group for b in world.ids if b not in group]
     for a, b in pairs:
@@ -46,7 +46,7 @@ def partition(world: World, rng: Random) -> Harm | None:
     """Some nodes, fewer than half, are cut off."""
     group = rng.sample(world.ids, rng.randrange(1, len(world.ids) // 2 + 1))
     seconds = _duration(rng)
-    _cut_off(world, group, seconds)
+    cut_off(world, group, seconds)
     return Harm(f"{','.join(group)} cut off for {seconds:.1f} s", tuple(group))
 
 
@@ -56,7 +56,7 @@ def isolate_leader(world: World, rng: Random) -> Harm | None:
     if leader is None:
         return None
     seconds = _duration(rng)
-    _cut_off(world, [leader.id], seconds)
+    cut_off(world, [leader.id], seconds)
     return Harm(f"leader {leader.id} cut off for {seconds:.1f} s", (leader.id,))
 
 
@@ -68,7 +68,7 @@ def minority_leader(world: World, rng: Random) -> Harm | None:
     others = [one for one in world.ids if one != leader.id]
     group = [leader.id, *rng.sample(others, (len(world.ids) - 1) // 2 - 1)]
     seconds = 0.8 + rng.random()
-    _cut_off(world, group, seconds)
+    cut_off(world, group, seconds)
     return Harm(f"{','.join(group)} cut off for {seconds:.1f} s", tuple(group))
 
 
@@ -79,7 +79,7 @@ def isolate_follower(world: World, rng: Random) -> Harm | None:
         return None
     victim = rng.choice([one for one in world.ids if one != leader.id])
     seconds = 1.0 + 3.0 * rng.random()
-    _cut_off(world, [victim], seconds)
+    cut_off(world, [victim], seconds)
     return Harm(f"follower {victim} cut off for {seconds:.1f} s", (victim,))
 
 
@@ -271,7 +271,7 @@ def slow_leader(world: World, rng: Random) -> Harm | None:
 
     def watch() -> None:
         if lease.until > known:
-            _cut_off(world, [leader.id], seconds)
+            cut_off(world, [leader.id], seconds)
         elif lease.holds:
             world.scheduler.after(0.0005, watch)
 
@@ -297,7 +297,7 @@ def forgetful_voter(world: World, rng: Random) -> Harm | None:
         world.scheduler.after(2 * patience_s, world.network.heal, leader.id, candidate)
 
     def strike() -> None:
-        _cut_off(world, [leader.id], 2 * patience_s)
+        cut_off(world, [leader.id], 2 * patience_s)
         for voter in voters:
             if world.members[voter].up:
                 world.crash(world.members[voter], power=False)
@@ -316,7 +316,7 @@ def pause(world: World, rng: Random) -> Harm | None:
     return Harm(f"{member.id} for {seconds:.2f} s", (member.id,))
 
 
-FAULTS: Final[dict[str, Fault]] = {
+HARMS: Final[dict[str, Fault]] = {
     "partition": partition,
     "isolate_leader": isolate_leader,
     "minority_leader": minority_leader,

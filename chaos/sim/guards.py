@@ -15,6 +15,7 @@ from unittest import mock
 from chaos.sim.member import TimedLog
 from chaos.sim.network import Network
 from raftkv.consensus.appends import AppendGuard
+from raftkv.consensus.configuration import Configuration
 from raftkv.consensus.core import Core
 from raftkv.consensus.durability import DurabilityGuard
 from raftkv.consensus.election import ElectionGuard
@@ -151,6 +152,16 @@ def _run_again(self: Sessions, run: Run, now_ms: int) -> None:
     self.by_id.setdefault(run.session, Session(1 << 40, now_ms))
 
 
+# -- membership
+_use = Core.use
+
+
+def _vote_always(self: Core, configuration: Configuration) -> bool:
+    changed = _use(self, configuration)
+    self.votes = True
+    return changed
+
+
 GUARDS: Final[dict[str, Guard]] = {
     "fsync": Guard(
         "what was acknowledged from memory is lost with the power",
@@ -239,6 +250,23 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "member-rollback": Guard(
         "a node acts by a configuration that was truncated", ((Membership, "truncated", lambda _self, _index: None),)
+    ),
+    "member-one-change": Guard(
+        "two changes at once: two majorities that share nobody", ((Membership, "busy", property(lambda _: False)),)
+    ),
+    "member-snapshot": Guard(
+        "a snapshot brings a configuration that was never committed",
+        ((Membership, "for_snapshot", property(lambda self: self.latest)),),
+    ),
+    "member-vote": Guard(
+        "who is no member, or not yet a voter, campaigns and counts itself", ((Core, "use", _vote_always),)
+    ),
+    "member-disk": Guard(
+        "a node that lost its disk passes for the one that made promises",
+        ((Membership, "admit", lambda _self, _peer, _disk, _index: ""),),
+    ),
+    "member-leader": Guard(
+        "a leader that removes itself counts itself", ((Membership, "_check", lambda _self, _change: None),)
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
 }

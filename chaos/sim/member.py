@@ -19,6 +19,7 @@ from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
 from raftkv.consensus import seams
 from raftkv.consensus.configuration import Configuration
+from raftkv.consensus.configuration import Member as Peer
 from raftkv.consensus.messages import Message
 from raftkv.consensus.replica import Compaction, Replica
 from raftkv.errors import RaftKVError, UnknownOutcomeError
@@ -130,12 +131,21 @@ class SimReplica(Replica):
 class Member:
     """One node over all its lives."""
 
+    registers = True
+    """Whether it tells its disk and its address."""
+
     def __init__(self, world: World, node_id: str, peers: list[str]) -> None:
         profile = world.profile
         self.world = world
         self.scheduler = world.scheduler
         self.id = node_id
-        self.peers = peers
+        self.peers = tuple(peers)
+        self.generation = 1
+        """Of its disk."""
+        self.address = f"{node_id}:1" if self.registers else ""
+        self.joins = False
+        self.wiped = False
+        """It came back with an empty disk under its old id: it must stop."""
         self.rng = Random(f"{world.label}/{node_id}")  # noqa: S311 -- seeded on purpose
         self.disk = Disk(Random(f"{world.label}/{node_id}/disk"))  # noqa: S311 -- seeded on purpose
         self.disk.make_dir("data")
@@ -155,11 +165,57 @@ class Member:
         self.machine: StateMachine
         self.log: TimedLog
         self.waiting: dict[int, Done] = {}
+        self._linked_for: tuple[str, ...] = ()
         self._asked = 0
         self._tick_pending = False
         self._notice_pending = False
 
+    @property
+    def disk_id(self) -> str:
+        return f"{self.id}/{self.generation}" if self.registers else ""
+
+    @property
+    def key(self) -> str:
+        """Names it and its disk: with another disk it is another node, which promised nothing yet."""
+        return f"{self.id}/{self.generation}"
+
     # -- life
+    def renew(self, *, joins: bool) -> None:
+        """An empty disk in the place of its own, while it is down."""
+        self.generation += 1
+        self.joins = joins
+        self.wiped = self.rotten = False
+        self.disk = Disk(Random(f"{self.world.label}/{self.key}/disk"))  # noqa: S311 -- seeded on purpose
+        self.disk.make_dir("data")
+
+    def move(self) -> None:
+        """From its next start on it is found somewhere else."""
+        host, _, port = self.address.partition(":")
+        self.address = f"{host}:{int(port) + 1}"
+
+    def meet(self, other: Member) -> str:
+        """``other`` dials or answers: why it is not admitted, or nothing."""
+        membership = self.replica.membership
+        verdict = membership.admit(other.id, other.disk_id, other.replica.membership.index)
+        if not verdict:
+            membership.met(other.id, other.disk_id, other.address)
+        return verdict
+
+    def _on_configuration(self, configuration: Configuration) -> None:
+        """As the real links: to a new member they begin anew, with a handshake."""
+        for peer in configuration.ids:
+            if peer not in self._linked_for and peer != self.id:
+                self.later(0.0, self.world.network.redial, self.id, peer)
+        self._linked_for = configuration.ids
+
+    def refused(self, peer: str, verdict: str) -> None:
+        """Another node says that this one has no place in the group."""
+        self.call(self.replica.membership.refused, peer, verdict)
+
+    def dials(self, peer: str) -> bool:
+        """Whether it wants to talk to that node by itself."""
+        return peer in self.replica.membership.latest.ids or peer in self.replica.replication.leaving
+
     def start(self) -> None:
         """Recover from the disk and join."""
         self.incarnation += 1
@@ -199,7 +255,10 @@ class Member:
         replica_type = type("MemberReplica", (SimReplica,), {"member": self})
         self.replica = replica_type(
             self.id,
-            Configuration.of(self.peers),
+            Configuration.of(() if self.joins else (Peer(peer, f"{peer}:1") for peer in self.peers)),
+            disk=self.disk_id,
+            address=self.address,
+            waits_to_join=self.joins,
             log=self.log,
             store=store,
             writer=DelayedWriter(self, store),
@@ -215,6 +274,8 @@ class Member:
             snapshot_file=ANY_FILE,
         )
         self.gates = Gates(self, self.monotonic)
+        self._linked_for = self.replica.membership.latest.ids
+        self.replica.membership.on_change = self._on_configuration
         self.replica.tick()
         world.checks.booted(self)
 

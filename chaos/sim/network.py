@@ -18,6 +18,7 @@ from raftkv.consensus.links import REDIAL_MAX_S, REDIAL_MIN_S
 from raftkv.consensus.messages import FRAGMENT_BYTES, AppendEntries, Message, SnapshotChunk
 
 if TYPE_CHECKING:
+    from chaos.sim.member import Member
     from chaos.sim.world import World
 
 HELD_MAX: Final = 20_000
@@ -128,13 +129,22 @@ class Network:
         if link.up or epoch != link.epoch or not source.up:
             return
         blocked = (link.source, link.target) in self.cuts or (link.target, link.source) in self.cuts
-        if not target.up or blocked:
+        wanted = source.dials(target.id) or self.links[link.target, link.source].up
+        if not target.up or blocked or not wanted or self._not_admitted(source, target):
             world.scheduler.after(link.redial_s * (0.5 + self._rng.random()), self._dial, link, epoch)
             link.redial_s = min(2 * link.redial_s, REDIAL_MAX_S)
             return
         link.up, link.dead, link.redial_s = True, False, REDIAL_MIN_S
         link.bulk_until = 0.0
         source.link(link.target, up=True)
+
+    @staticmethod
+    def _not_admitted(source: Member, target: Member) -> bool:
+        """The handshake: each looks at the other's disk; who answers says why not."""
+        verdict = target.meet(source)
+        if verdict:
+            source.refused(target.id, verdict)
+        return bool(verdict or source.meet(target))
 
     def break_link(self, link: Link, epoch: int | None = None) -> None:
         """The connection ends (if it still is the one of ``epoch``), and is dialled again."""
@@ -152,6 +162,10 @@ class Network:
                 source.link(link.target, up=False)
             delay = link.redial_s * (0.5 + self._rng.random())
             self._world.scheduler.after(delay, self._dial, link, link.epoch)
+
+    def redial(self, source: str, target: str) -> None:
+        """The connection begins anew."""
+        self.break_link(self.links[source, target])
 
     def half_open(self, link: Link, detected_s: float) -> None:
         """Messages vanish; the sender finds out later."""
@@ -171,7 +185,9 @@ class Network:
     @property
     def whole(self) -> bool:
         """Everybody reaches everybody."""
-        return not self.cuts and all(link.up and not link.dead for link in self.links.values())
+        used = self._world.ids
+        links = (self.links[a, b] for a in used for b in used if a != b)
+        return not self.cuts and all(link.up and not link.dead for link in links)
 
     # -- partitions
     def cut(self, source: str, target: str) -> None:

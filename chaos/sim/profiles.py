@@ -55,11 +55,16 @@ class Profile:
     large_bytes: int = 1 << 20
     bandwidth: int = 0
     """Bytes of entries and snapshots that a link carries a second; 0: any number at once."""
+    reserve: int = 0
+    """Nodes that may join; without any, nobody leaves or is replaced either."""
+    drain_s: float = 9.0
+    """After the last request, all nodes must be equal within so long."""
     steady_leader: bool = False
     """None of the faults may cost the leader its office."""
 
 
 _NETWORK: Final = {"partition": 3, "isolate_leader": 2, "one_way": 3, "break": 3, "half_open": 2, "slow_link": 1}
+_MEMBERS: Final = {"join": 4, "learner": 2, "remove": 4, "replace": 1, "wipe": 1, "move": 1}
 _CRASHES: Final = {"kill": 3, "power": 3, "power_at_operation": 3, "power_all": 1, "kill_leader": 2}
 
 _ALL: Final = (
@@ -87,6 +92,10 @@ _ALL: Final = (
     Profile("lease", "leases of leaders that are cut off, on clocks that differ by as much as is allowed", {"deaf_transfer": 3, "slow_leader": 4, "forgetful_voter": 3, "isolate_leader": 1, "pause": 2, "kill": 1}, 1.2, think_s=0.03, clients=32, clock_rate=0.05, read_lease=True, election_s=(0.8, 0.84), request_s=0.2, trust=0.4, hot=0.7),
     Profile("relaxed", "bounded, local and token reads on nodes that are cut off, stopped or behind", {"isolate_follower": 3, "isolate_leader": 2, "partition": 2, "slow_link": 2, "pause": 3, "kill": 2, "transfer": 1}, 0.6, think_s=0.012, clients=12, relaxed=0.8, hot=0.4, clock_rate=0.05),
     Profile("rot", "a damaged snapshot, beside kills and partitions", {"rot": 2, "kill": 2, "partition": 2, "kill_leader": 1}, snapshot_entries=15, retain_bytes=0, think_s=0.04),
+    Profile("members", "nodes added, promoted, removed, the leader too, with other faults", _MEMBERS | {"kill": 2, "partition": 2, "isolate_leader": 1, "transfer": 2, "break": 1}, 0.6, reserve=3, drain_s=20.0, think_s=0.05),
+    Profile("replacements", "disks lost, nodes replaced, by log and by snapshot", {"replace": 4, "wipe": 4, "join": 2, "remove": 1, "move": 2, "power": 2, "kill_leader": 1}, 1.0, reserve=3, drain_s=20.0, snapshot_entries=25, retain_bytes=0, think_s=0.03),
+    Profile("learners", "learners that come and go while leaders change", {"learner": 4, "join": 2, "remove": 3, "isolate_leader": 2, "kill_leader": 1, "transfer": 2}, 0.5, reserve=3, drain_s=20.0, snapshot_entries=60, think_s=0.03),
+    Profile("expelled", "a removed node that goes on, and does not know", {"expel": 1}, 2.5, reserve=3, drain_s=20.0, steady_leader=True),
     Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
 )  # fmt: skip
 

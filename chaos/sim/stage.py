@@ -156,6 +156,8 @@ class Wire:
 class Actor(Member):
     """A node with a clock of its own, and a disk that can be stalled."""
 
+    registers = False
+
     def __init__(self, stage: Stage, node_id: str, peers: list[str]) -> None:
         super().__init__(cast("World", stage), node_id, peers)  # the stage has what a member uses of a world
         self.disk = Disk(NothingKept())

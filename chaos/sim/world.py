@@ -16,9 +16,10 @@ from unittest import mock
 from chaos.sim import coverage
 from chaos.sim.checks import Checks, Violation
 from chaos.sim.clients import Client, History, judge
-from chaos.sim.faults import FAULTS
 from chaos.sim.member import Member
+from chaos.sim.nemesis import FAULTS
 from chaos.sim.network import Network
+from chaos.sim.operator import Operator
 from chaos.sim.profiles import PROFILES, Profile
 from chaos.sim.scheduler import START_S, Scheduler
 from chaos.sim.trace import Trace, line
@@ -28,8 +29,6 @@ from raftkv.consensus.core import Timing
 WARM_UP_S: Final = 2.0
 PROGRESS_S: Final = 5.0
 """After the last fault, a write must be acknowledged within so long."""
-DRAIN_S: Final = 9.0
-"""After the last request, all nodes must be equal within so long."""
 SETTLED_POLL_S: Final = 0.25
 VIOLATION_LINES: Final = 400
 """Of the trace, with each violation."""
@@ -95,11 +94,14 @@ class World:
         self.checks = self.make_checks()
         self.history = History()
         self.ids = [f"n{number}" for number in range(1, nodes + 1)]
+        """Of the nodes that are in use."""
+        reserve = [f"n{number}" for number in range(nodes + 1, nodes + 1 + profile.reserve)]
         self.rng = Random(f"{self.label}/faults")  # noqa: S311 -- seeded on purpose
         self.members: dict[str, Member] = {}
-        self.network = Network(self, self.ids, Random(f"{self.label}/network"))  # noqa: S311 -- seeded on purpose
-        for node_id in self.ids:
+        self.network = Network(self, [*self.ids, *reserve], Random(f"{self.label}/network"))  # noqa: S311 -- seeded on purpose
+        for node_id in (*self.ids, *reserve):
             self.members[node_id] = self.make_member(node_id)
+        self.operator = Operator(self, reserve)
         self.clients = [Client(self, number, KINDS[number % len(KINDS)]) for number in range(profile.clients)]
         self.faults: Counter[str] = Counter()
         self.coverage: Counter[coverage.Cell] = Counter()
@@ -148,6 +150,14 @@ class World:
         self.note("crash", member.id, "power" if power else "kill")
         self.scheduler.after(6.0, self._restart, member, member.incarnation)
 
+    def end(self, member: Member) -> None:
+        """End a process for good."""
+        if member.up:
+            self._collect(member)
+            member.crash(power=False)
+        member.incarnation += 1
+        self.note("end", member.id, f"disk {member.disk_id}")
+
     def power_cut(self, member: Member) -> None:
         """The power of a node goes in the middle of a file operation (see the fault ``power_at_operation``)."""
         self.coverage.update(("power_at_operation", *one) for one in coverage.observe(self)[member.id])
@@ -171,8 +181,8 @@ class World:
     # -- phases
     def run(self) -> None:
         """All phases. Raises Violation."""
-        for member in self.members.values():
-            member.start()
+        for node_id in self.ids:
+            self.members[node_id].start()
         for client in self.clients:
             client.start()
         self.scheduler.run_until(START_S + WARM_UP_S)
@@ -228,21 +238,21 @@ class World:
         self.storming = False
         self.note("healed", "", "")
         self.network.heal_all()
-        for member in self.members.values():
+        for member in [self.members[node_id] for node_id in self.ids]:
             member.slow_disk = 1.0
             member.disk.full = False
             member.disk.cut_in = 0
-            if member.up and member.replica.core.halted and not member.rotten:
+            if member.up and member.replica.core.halted and not (member.rotten or member.wiped):
                 self.crash(member, power=False)
             if not member.up:
                 self._restart(member, member.incarnation)
 
     def _drain(self) -> None:
         self.draining = True
-        end = self.scheduler.now + DRAIN_S
+        end = self.scheduler.now + self.profile.drain_s
         while not self._settled():
             if self.scheduler.now >= end:
-                raise Violation("left behind", "; ".join(map(self._state, self.members.values())))
+                raise Violation("left behind", "; ".join(self._state(self.members[one]) for one in self.ids))
             self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
         digests = {one.id: one.machine.digest() for one in self._serving()}
         self._require(len(set(digests.values())) == 1, "digest", f"states differ: {digests}")
@@ -254,12 +264,15 @@ class World:
         leader = self.leader()
         if leader is None or any(client.busy for client in self.clients):
             return False
+        if self.profile.reserve and not self.operator.settled:
+            return False
         last = leader.log.last_index
         return all(one.up and one.replica.core.applied == last for one in self._serving())
 
     def _serving(self) -> list[Member]:
         """All nodes, but those whose damaged disk made them stop."""
-        return [one for one in self.members.values() if not (one.up and one.rotten and one.replica.core.halted)]
+        members = [self.members[node_id] for node_id in self.ids]
+        return [one for one in members if not (one.up and one.rotten and one.replica.core.halted)]
 
     def _state(self, member: Member) -> str:
         if not member.up:

@@ -86,6 +86,11 @@ class Membership:
         return self._applied
 
     @property
+    def for_snapshot(self) -> Configuration:
+        """The one as of the last applied entry. A newer one may never be committed (fault 7c of consensus.md)."""
+        return self._applied
+
+    @property
     def index(self) -> int:
         """Log entry of the newest one."""
         return self.latest.index
@@ -105,7 +110,11 @@ class Membership:
     # ------------------------------------------------------------ what the log says
     def appended(self, index: int, payload: bytes) -> None:
         """The log got a configuration: it counts from now on."""
+        before = self.latest
         self._changes.append(Configuration.decode(payload, index))
+        for one in self.latest.ids:
+            if before.get(one) is None and one != self._core.node_id:
+                self._met.pop(one, None)  # who had this id before was somebody else; the link begins anew
         self._use()
 
     def truncated(self, index: int) -> None:
@@ -257,8 +266,8 @@ class Membership:
         news = []
         for one in self.latest.members:
             met = self._met.get(one.node_id)
-            if met is None or (one.disk and one.disk != met.disk):
-                continue
+            if met is None or (one.disk and one.disk != met.disk) or met.disk in self.latest.removed:
+                continue  # not met yet, or what was met is its former life
             if not one.disk or (met.address and met.address != one.address):
                 news.append((one.node_id, met.disk, met.address))
         if news:

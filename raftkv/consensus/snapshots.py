@@ -174,8 +174,7 @@ class Snapshots:
     def serialize(self, data: tuple[None, Entry, Entry, object], compact_to: int) -> None:
         """The engine wants a snapshot that ends with the entry ``data[1]``."""
         payload, index, term = data[1]
-        # Fault 7c of consensus.md: the configuration as of that entry, not a newer one that may never be committed.
-        extra = wrap(self._membership.applied, payload)
+        extra = wrap(self._membership.for_snapshot, payload)
         if len(extra) > EXTRA_BYTES_MAX:
             self._core.count("snapshots_postponed")  # the entry itself must fit into the snapshot's header
             return

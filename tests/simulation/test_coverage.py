@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from chaos.sim.coverage import AIMS_AT, PHASES, PHASES_OF_ROLE, cells, matrix
-from chaos.sim.faults import FAULTS
+from chaos.sim.nemesis import FAULTS
 from chaos.sim.plan import Plan
 from chaos.sim.profiles import PROFILES
 from chaos.sim.search import run
