@@ -251,22 +251,8 @@ GUARDS: Final[dict[str, Guard]] = {
     "member-rollback": Guard(
         "a node acts by a configuration that was truncated", ((Membership, "truncated", lambda _self, _index: None),)
     ),
-    "member-one-change": Guard(
-        "two changes at once: two majorities that share nobody", ((Membership, "busy", property(lambda _: False)),)
-    ),
-    "member-snapshot": Guard(
-        "a snapshot brings a configuration that was never committed",
-        ((Membership, "for_snapshot", property(lambda self: self.latest)),),
-    ),
     "member-vote": Guard(
         "who is no member, or not yet a voter, campaigns and counts itself", ((Core, "use", _vote_always),)
-    ),
-    "member-disk": Guard(
-        "a node that lost its disk passes for the one that made promises",
-        ((Membership, "admit", lambda _self, _peer, _disk, _index: ""),),
-    ),
-    "member-leader": Guard(
-        "a leader that removes itself counts itself", ((Membership, "_check", lambda _self, _change: None),)
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
 }

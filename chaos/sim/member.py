@@ -132,7 +132,7 @@ class Member:
     """One node over all its lives."""
 
     registers = True
-    """Whether it tells its disk and its address."""
+    """Whether it has a disk of its own and says which, and where it is."""
 
     def __init__(self, world: World, node_id: str, peers: list[str]) -> None:
         profile = world.profile
@@ -195,6 +195,8 @@ class Member:
 
     def meet(self, other: Member) -> str:
         """``other`` dials or answers: why it is not admitted, or nothing."""
+        if not self.registers:
+            return ""
         membership = self.replica.membership
         verdict = membership.admit(other.id, other.disk_id, other.replica.membership.index)
         if not verdict:
@@ -214,6 +216,8 @@ class Member:
 
     def dials(self, peer: str) -> bool:
         """Whether it wants to talk to that node by itself."""
+        if not self.registers:
+            return True
         return peer in self.replica.membership.latest.ids or peer in self.replica.replication.leaving
 
     def start(self) -> None:
@@ -275,7 +279,8 @@ class Member:
         )
         self.gates = Gates(self, self.monotonic)
         self._linked_for = self.replica.membership.latest.ids
-        self.replica.membership.on_change = self._on_configuration
+        if self.registers:
+            self.replica.membership.on_change = self._on_configuration
         self.replica.tick()
         world.checks.booted(self)
 

@@ -24,6 +24,7 @@ from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, SyncObjConsumer, replic
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from chaos.sim.changes import CHANGES
 from chaos.sim.checks import Checks, Violation
 from chaos.sim.clients import resp
 from chaos.sim.member import Done, Member, SimReplica, TimedLog
@@ -39,7 +40,8 @@ from raftkv.server.consistency import LINEARIZABLE, Consistency
 WRITE_BACK_S: Final = 1.0
 CLOCK_STEP_S: Final = 0.0001
 """Each look at the clock takes so long: the engine has loops that end only when time has passed."""
-LEFT_OUT: Final = frozenset({"power_at_operation", "disk_full", "rot", "slow_disk"})
+LEFT_OUT: Final = frozenset({"power_at_operation", "disk_full", "rot", "slow_disk", *CHANGES})
+"""Disks are the operating system's here, and nothing but our guards is told of changes of the group."""
 
 _ERRORS: Final[dict[int, Callable[[], RaftKVError]]] = {
     FAIL_REASON.QUEUE_FULL: lambda: BusyError("the engine's queue is full"),
@@ -167,6 +169,7 @@ class View:
 class StockMember(Member):
     """A node that runs nothing but the engine."""
 
+    registers = False
     view: View
     wire: Wire
     stock_checks: StockChecks
@@ -285,7 +288,7 @@ class StockWorld(World):
     ) -> None:
         self.directory = directory
         kept = {kind: weight for kind, weight in profile.faults.items() if kind not in LEFT_OUT}
-        weather = replace(profile, faults=kept, loss=0.0, duplicates=0.0, reorder=0.0)
+        weather = replace(profile, faults=kept, reserve=0, loss=0.0, duplicates=0.0, reorder=0.0)
         super().__init__(seed, weather, nodes, only_faults)
         self.trace = StockTrace()
 

@@ -37,6 +37,7 @@ QUICK = (
     Case("sessions", "crashes", range(1, 16), ("reply", "applied twice", "applied twice or lost", "stale read")),
     Case("read-bound", "relaxed", range(1, 6), ("stale read",)),
     Case("read-token", "relaxed", range(1, 6), ("stale read",)),
+    Case("member-vote", "members", range(1, 4), ("commit without a majority", "leader without a vote", "two leaders")),
     Case("lease-margin", "lease", range(1, 21), ("stale read",)),
     Case("lease-transfer", "lease", range(1, 13), ("stale read",)),
     Case("lease-restart", "lease", range(1, 31), ("stale read",)),
