@@ -94,6 +94,14 @@ class AsyncRaftKV(AsyncCommands[T]):
             if cursor == 0:
                 return
 
+    async def token(self) -> int:
+        """A token for :meth:`read_after`, of any client: it covers all that was acknowledged before."""
+        return int(await self._call("RAFT.TOKEN"))
+
+    def read_after(self, token: int) -> None:
+        """From now on reads of this client (with ``reads="token"``) see what ``token`` covers, whatever node answers."""
+        self._policy.read_after(token)
+
     async def close(self) -> None:
         """Close all connections. Other tasks' operations end with ClosedError."""
         self._pool.close()

@@ -24,6 +24,7 @@ class ClientOptions(TypedDict, total=False):
     db: int
     client_name: str
     max_connections: int
+    reads: str
 
 
 def make_policy(options: Options) -> Policy:

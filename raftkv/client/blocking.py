@@ -86,6 +86,14 @@ class RaftKV(Commands[T]):
             if cursor == 0:
                 return
 
+    def token(self) -> int:
+        """A token for :meth:`read_after`, of any client: it covers all that was acknowledged before."""
+        return int(self._call("RAFT.TOKEN"))
+
+    def read_after(self, token: int) -> None:
+        """From now on reads of this client (with ``reads="token"``) see what ``token`` covers, whatever node answers."""
+        self._policy.read_after(token)
+
     def close(self) -> None:
         """Close all connections. Other threads' operations end with ClosedError."""
         self._pool.close()

@@ -19,9 +19,10 @@ the server has forgotten cannot answer for a write in doubt (SessionExpiredError
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
 from typing import Any, Final, TypeAlias
@@ -55,6 +56,7 @@ _REFUSED: Final = frozenset({"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MAS
 _IN_DOUBT: Final = frozenset({"UNKNOWN", "MISCONF"})
 """The command may have happened: leadership was lost, or the node stopped, in the middle."""
 _NO_ACCESS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+_READS: Final = re.compile(r"linearizable|bounded \d{1,9}|token|local")
 _STATUS: Final = [b"RAFT.STATUS", b"role", b"leader", b"halted", b"client_addresses"]
 
 
@@ -194,6 +196,9 @@ class Options:
     client_name: str = ""
     max_connections: int = 8
     """Open at once, to all nodes together; callers beyond that wait."""
+    reads: str = "linearizable"
+    """How fresh reads have to be: ``linearizable``, ``bounded <milliseconds>``, ``token`` (what :meth:`Policy.read_after`
+    was told, and later) or ``local``. In all but the first they go to the nodes in turn; writes go to the leader always."""
 
     def __post_init__(self) -> None:
         if not self.nodes:
@@ -205,6 +210,8 @@ class Options:
         for name in ("deadline_s", "attempt_timeout_s", "max_connections"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be more than 0")
+        if not _READS.fullmatch(self.reads):
+            raise ValueError(f"reads: {self.reads!r} is none of linearizable, bounded <milliseconds>, token, local")
 
 
 class _Budget:
@@ -243,6 +250,7 @@ class Policy:
         self._turn = 0
         self._session: Session | None = None
         self._opening = False
+        self._token = 0
         self._lock = threading.Lock()
 
     # ---------------------------------------------------------------- connecting
@@ -254,26 +262,34 @@ class Policy:
             hello += [b"AUTH", (options.username or "default").encode(), options.password.encode()]
         if options.client_name:
             hello += [b"SETNAME", options.client_name.encode()]
-        commands = [hello, [b"SELECT", b"%d" % options.db], _STATUS]
+        commands = [hello, [b"SELECT", b"%d" % options.db]]
+        if options.reads not in {"linearizable", "token"}:
+            commands.append([b"READ", *options.reads.encode().split()])
+        commands.append(_STATUS)
         return encode_commands(commands), len(commands)
 
     def greeted(self, address: str, replies: Sequence[Any]) -> bool:
         """Whether the connection to ``address`` is to be used; if not, the leader is another and now known.
 
-        Raises AuthError when the server does not let us in, NoLeaderError when it cannot serve yet, NodeStoppedError
+        A client whose reads need not be linearizable uses all nodes. Raises AuthError when the server does not let us in, NoLeaderError when it cannot serve yet, NodeStoppedError
         when it never will again (it was removed, say), ResponseError when it refuses anything else.
         """
-        for reply in replies[:2]:
+        for reply in replies[:-1]:
             if isinstance(reply, ResponseError):
                 if reply.code in _NO_ACCESS:
                     raise AuthError(reply.message, code=reply.code)
                 if reply.code in _REFUSED:
                     raise NoLeaderError(str(reply))
                 raise reply
-        halted = self._learn(address, replies[2])
+        halted = self._learn(address, replies[-1])
         if halted:
             raise NodeStoppedError(f"{address} has stopped: {halted}")
-        return self.leader in {None, address}
+        return self.leader in {None, address} or self.options.reads != "linearizable"
+
+    def read_after(self, token: int) -> None:
+        """From now on reads see what ``token`` covers; an earlier one changes nothing."""
+        with self._lock:
+            self._token = max(self._token, token)
 
     def _learn(self, address: str, status: Any) -> str:
         """Take note of a RAFT.STATUS; why that node has stopped, if it has."""
@@ -310,10 +326,10 @@ class Policy:
     def _avoided(self, address: str) -> bool:
         return self._avoid.get(address, 0.0) > self.monotonic()
 
-    def _pick(self) -> str:
-        """The leader if it is known and not down, else the nodes in turn, those that are down last."""
+    def _pick(self, *, spread: bool = False) -> str:
+        """The leader if it is known and not down, else (or to ``spread``) the nodes in turn, those that are down last."""
         with self._lock:
-            if self.leader is not None and not self._avoided(self.leader):
+            if self.leader is not None and not spread and not self._avoided(self.leader):
                 return self.leader
             count = len(self._nodes)
             order = [self._nodes[(self._turn + step) % count] for step in range(count)]
@@ -372,12 +388,16 @@ class Policy:
         if left_s <= 0:
             self._give_up(chunk, budget)
             return
-        address = self._pick()
+        spread = self.options.reads != "linearizable" and all(request.kind is Kind.READ for request in chunk)
+        address = self._pick(spread=spread)
         check = self.monotonic() - self._checked > (LEADER_CHECK_S if self.leader else LEADER_SEARCH_S)
         argvs = [argv for request in chunk for argv in request.argvs()] + [_STATUS] * check
+        first = [[b"READ", b"AT", b"LEAST", b"%d" % self._token]] if spread and self.options.reads == "token" else []
+        argvs = [*first, *argvs]
         outcome = yield Exchange(address, encode_commands(argvs), len(argvs), self.options.attempt_timeout_s, left_s)
+        outcome = replace(outcome, replies=outcome.replies[len(first) :])
         self._settle(chunk, outcome, address, budget)
-        if check and len(outcome.replies) == len(argvs):
+        if check and len(first) + len(outcome.replies) == len(argvs):
             self._learn(address, outcome.replies[-1])
         if all(request.done for request in chunk):
             budget.failures = 0

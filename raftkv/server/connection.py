@@ -25,6 +25,7 @@ from raftkv.protocol.parser import Limits, RequestParser
 from raftkv.protocol.replies import QUEUED, Reply
 from raftkv.protocol.sizes import exceeds
 from raftkv.server import flow
+from raftkv.server.consistency import LINEARIZABLE
 from raftkv.server.state import Client, ServerContext
 from raftkv.server.tickets import Ticket
 
@@ -188,8 +189,10 @@ class Connection(asyncio.Protocol):
     def _judge(self) -> None:
         """Whether pipelines of this client may take the short way, and which way its reads take."""
         client = self.client
-        if client.consistency is not self.reader.consistency:
-            self.reader = self._node.readers.of(client.consistency)
+        # What is read between WATCH and EXEC must not be older than the watch.
+        consistency = LINEARIZABLE if client.watches else client.consistency
+        if consistency is not self.reader.consistency:
+            self.reader = self._node.readers.of(consistency)
         self.plain = client.authenticated and client.transaction is None and client.reply_on and not client.reply_skip
 
     def _run(self, commands: list[Argv], raw: bytes | None) -> None:
@@ -346,7 +349,7 @@ class Connection(asyncio.Protocol):
         if self._tickets and kind != self._kind:
             self._block(commands[at:], None)
             return 0
-        moved = self._node.moved(command, commands[at], self.client.consistency)
+        moved = self._node.moved(command, commands[at], self.reader.consistency)
         if moved is not None:
             if self._tickets:
                 self._block(commands[at:], None)

@@ -312,3 +312,33 @@ def test_a_leader_that_stands_still_is_left_behind(shared_cluster):
         assert client.cluster_status()["leader"] != shared_cluster.addresses[paused]
         shared_cluster.resume(paused)
         assert client.incr("n") == 22
+
+
+def test_a_token_makes_another_client_read_what_was_written(shared_cluster):
+    with RaftKV(shared_cluster.addresses) as writer, RaftKV(shared_cluster.addresses, reads="token") as reader:
+        for number in range(60):
+            writer.set("k", number)
+            reader.read_after(writer.token())
+            assert [reader.get("k") for _ in range(3)] == [b"%d" % number] * 3
+
+
+def test_without_a_majority_a_relaxed_client_still_reads(make_cluster):
+    cluster = make_cluster(request_timeout_ms=500)
+    follower = cluster.follower()
+    with RaftKV(cluster.addresses, reads="local", deadline_s=5.0) as client:
+        client.set("k", "v")
+        cluster.wait_converged()
+        cluster.kill(*(place for place in range(3) if place != follower))
+        assert [client.get("k") for _ in range(4)] == [b"v"] * 4
+        with pytest.raises((NoLeaderError, UnknownOutcomeError)):
+            client.set("k", "w")
+
+
+def test_the_asyncio_client_reads_behind_a_token(shared_cluster):
+    async def use() -> bytes | None:
+        async with AsyncRaftKV(shared_cluster.addresses, reads="token") as client:
+            await client.set("k", "v")
+            client.read_after(await client.token())
+            return await client.get("k")
+
+    assert asyncio.run(use()) == b"v"

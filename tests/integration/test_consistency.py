@@ -128,3 +128,16 @@ def test_a_follower_that_redirects_serves_those_who_want_to_read_there(make_clus
         assert wire.do("READONLY") == OK
         assert wire.do("RESET") == ("simple", "RESET")
         assert code(wire.do("GET", "k")) == "MOVED"
+
+
+def test_what_is_read_behind_watch_is_never_older_than_the_watch(shared_cluster: Cluster):
+    """Or an optimistic transaction would commit what it computed from an old value."""
+    cluster = shared_cluster
+    with Wire(cluster.ports[cluster.follower()]) as wire, Wire(cluster.ports[cluster.leader()]) as other:
+        assert wire.do("READ", "LOCAL") == OK
+        for number in range(100):
+            assert other.do("SET", "k", number) == OK
+            assert wire.do("WATCH", "k") == OK
+            assert wire.do("GET", "k") == ("bulk", b"%d" % number)
+            assert wire.do("UNWATCH") == OK
+        assert wire.do("READ") == ("simple", "local")

@@ -502,3 +502,43 @@ def test_every_write_happens_exactly_once(pipelines, schedule):
         assert sorted(request.reply for request in requests) == list(range(expected + 1, expected + size + 1))
         expected += size
     assert counter.value == expected
+
+
+# ------------------------------------------------------------------ reads that need not be linearizable
+def test_relaxed_reads_go_to_the_nodes_in_turn_and_writes_to_the_leader():
+    play = Play(reads="local")
+    play.policy.leader = "b:2"
+    for _ in range(4):
+        assert play.run([read()], [b"v"]) == [b"v"]
+    assert [address for address, _ in play.sent] == ["a:1", "b:2", "c:3", "a:1"]
+    assert play.run([write()], [SESSION], [1]) == [1]
+    assert play.run([read(), write()], [b"v", 2]) == [b"v", 2]
+    assert [address for address, _ in play.sent[5:]] == ["b:2", "b:2"]
+
+
+@pytest.mark.parametrize(("reads", "said"), [("local", b"local"), ("bounded 500", b"bounded")])
+def test_a_connection_is_told_the_mode_and_followers_are_used(reads, said):
+    play = Play(reads=reads)
+    payload, count = play.policy.hello()
+    assert said in payload
+    status = {b"role": b"follower", b"leader": b"c:3"}
+    assert play.policy.greeted("a:1", [{}, "OK", "OK", status])
+    assert count == 4
+    assert not Play().policy.greeted("a:1", [{}, "OK", status])
+
+
+def test_reads_say_the_newest_token_and_its_reply_is_nobodys():
+    play = Play(reads="token")
+    assert b"READ" not in play.policy.hello()[0]
+    play.policy.read_after(7)
+    play.policy.read_after(3)
+    assert play.run([read(), read()], ["OK", b"v", b"w"]) == [b"v", b"w"]
+    assert play.sent == [("a:1", ["READ AT LEAST 7", "GET k", "GET k"])]
+    assert play.run([read()], ["OK", ResponseError("TRYAGAIN not applied")], ["OK", b"v"]) == [b"v"]
+    assert [address for address, _ in play.sent[1:]] == ["b:2", "c:3"]
+
+
+@pytest.mark.parametrize("reads", ["", "fresh", "bounded", "bounded x", "at least 3"])
+def test_an_unknown_mode_is_refused(reads):
+    with pytest.raises(ValueError, match="none of linearizable"):
+        Play(reads=reads)
