@@ -43,7 +43,7 @@ QUICK = (
     Case("lease-restart", "lease", range(1, 31), ("stale read",)),
 )
 SLOW = (
-    Case("acknowledged-term", "minority", range(1, 41), ("commit without a majority", "lost write"), nodes=5),
+    Case("acknowledged-term", "minority", range(1, 81), ("commit without a majority", "lost write"), nodes=5),
     Case("term-notice", "churn", range(1, 41), ("left behind", "no progress"), nodes=5),
     Case("read-majority", "crowd", range(1, 61), ("stale read",)),
 )
