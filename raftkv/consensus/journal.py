@@ -139,8 +139,8 @@ class JournalAdapter(Journal):
 
     def clear(self) -> None:
         self._first = (b"", -1, -1)
+        self.on_truncated(0)  # before: the engine cannot be given other voters while its log is empty
         self.log.clear()
-        self.on_truncated(0)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         index = self.view_first + entryFrom
