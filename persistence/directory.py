@@ -3,7 +3,8 @@
 ::
 
     DIR/lock        flock'ed by the process that uses the directory; holds its process id
-    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, checksum
+    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, checksum; while the directory moves
+                    to another cluster also that one's id
     DIR/log/        see persistence.wal
     DIR/snapshots/  see persistence.snapshots
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -51,24 +53,31 @@ class Identity(NamedTuple):
     node_id: str
     cluster_id: str
     disk_id: str
+    """Random, made with the directory: tells it from another one of the same node."""
+    next_cluster_id: str = ""
+    """Where the data is on its way to (:meth:`DataDirectory.begin_move`). Until it has arrived no node may use it."""
 
 
 class DataDirectory:
     """An open, locked data directory. ``created`` is True when this :meth:`open` made it: a node without a past."""
 
-    def __init__(
-        self, path: str, node_id: str, cluster_id: str, disk_id: str, lock: FileLock, *, created: bool
-    ) -> None:
-        """Use :meth:`open`."""
+    def __init__(self, path: str, identity: Identity, lock: FileLock, files: Files, *, created: bool) -> None:
+        """Use :meth:`open` or :meth:`open_stopped`."""
         self.path = path
-        self.node_id = node_id
-        self.cluster_id = cluster_id
-        self.disk_id = disk_id
-        """Random, made with the directory: tells it from another one of the same node."""
+        self.identity = identity
         self.created = created
         self.log_path = join(path, LOG)
         self.snapshot_path = join(path, SNAPSHOTS)
         self._lock = lock
+        self._files = files
+
+    @property
+    def node_id(self) -> str:
+        return self.identity.node_id
+
+    @property
+    def disk_id(self) -> str:
+        return self.identity.disk_id
 
     @classmethod
     def open(
@@ -83,20 +92,54 @@ class DataDirectory:
         files = files or OsFiles()
         try:
             files.make_dir(path)
+        except OSError as error:
+            raise explain(error, path) from error
+        wanted = Identity(node_id, cluster_id, new_disk_id)
+        return cls._lock_and(path, files, lambda: _check_or_create(path, wanted, files))
+
+    @classmethod
+    def open_stopped(cls, path: str, files: Files | None = None) -> DataDirectory:
+        """Lock the directory of a node that does not run, whoever's it is, and change nothing in it.
+
+        Raises DirectoryLockedError, IdentityError when it has no identity or a damaged one, or DirectoryError.
+        """
+        files = files or OsFiles()
+        if not files.exists(join(path, IDENTITY)):
+            raise IdentityError(f"{path} has no identity file: it is not the data directory of a node")
+        return cls._lock_and(path, files, lambda: (_read_identity(path, files), False))
+
+    @classmethod
+    def _lock_and(cls, path: str, files: Files, identify: Callable[[], tuple[Identity, bool]]) -> DataDirectory:
+        try:
             lock = files.lock(join(path, LOCK), str(os.getpid()).encode())
         except LockHeldError as held:
             raise DirectoryLockedError(path, int(held.note) if held.note.isdigit() else None) from None
         except OSError as error:
             raise explain(error, path) from error
         try:
-            disk_id, created = _check_or_create(path, Identity(node_id, cluster_id, new_disk_id), files)
+            identity, created = identify()
         except OSError as error:
             lock.release()
             raise explain(error, path) from error
         except BaseException:
             lock.release()
             raise
-        return cls(path, node_id, cluster_id, disk_id, lock, created=created)
+        return cls(path, identity, lock, files, created=created)
+
+    def begin_move(self, cluster_id: str, disk_id: str) -> None:
+        """From now on, also after a crash, no node can use the directory until :meth:`finish_move`. May be repeated.
+
+        ``disk_id`` is what it is called from now on. Raises OSError; then it is as it was, or as it is to be.
+        """
+        self._identify(self.identity._replace(disk_id=disk_id, next_cluster_id=cluster_id))
+
+    def finish_move(self) -> None:
+        """What the directory holds is that of its next cluster now."""
+        self._identify(self.identity._replace(cluster_id=self.identity.next_cluster_id, next_cluster_id=""))
+
+    def _identify(self, identity: Identity) -> None:
+        _write_identity(self.path, identity, self._files)
+        self.identity = identity
 
     def close(self) -> None:
         """Let another process use the directory. Idempotent."""
@@ -115,19 +158,19 @@ class DataDirectory:
         self.close()
 
 
-def _check_or_create(path: str, identity: Identity, files: Files) -> tuple[str, bool]:
-    """(disk id, whether it was created)."""
+def _check_or_create(path: str, wanted: Identity, files: Files) -> tuple[Identity, bool]:
+    """(what it is, whether it was created)."""
     names = files.listdir(path)
     if IDENTITY in names:
-        return _check_identity(path, identity, files), False
+        return _check_identity(path, wanted, files), False
     others = [name for name in names if name not in (LOCK, _IDENTITY_PART)]
     if others:
         raise IdentityError(
             f"{path} holds {', '.join(others[:3])} but no identity file, so it is not known whose data this is; "
             "choose an empty directory, or restore the identity file from a backup"
         )
-    _write_identity(path, identity, files)
-    return identity.disk_id, True
+    _write_identity(path, wanted, files)
+    return wanted, True
 
 
 def _write_identity(path: str, identity: Identity, files: Files) -> None:
@@ -144,6 +187,8 @@ def _write_identity(path: str, identity: Identity, files: Files) -> None:
 
 def _encode_identity(identity: Identity) -> bytes:
     fields = {"format": FORMAT_VERSION, **identity._asdict()}
+    if not identity.next_cluster_id:
+        del fields["next_cluster_id"]
     return json.dumps({**fields, "crc32c": _checksum(fields)}).encode() + b"\n"
 
 
@@ -151,29 +196,32 @@ def _checksum(fields: dict[str, object]) -> int:
     return crc32c(json.dumps(fields, sort_keys=True).encode())
 
 
-def _check_identity(path: str, identity: Identity, files: Files) -> str:
-    """Its disk id; a directory of before there were any gets one now."""
-    node_id, cluster_id, _ = identity
-    fields = _read_identity(path, files)
-    version = fields["format"]
-    if version != FORMAT_VERSION:
+def _check_identity(path: str, wanted: Identity, files: Files) -> Identity:
+    """The directory's, which must be the wanted node and cluster's; one of before there were disk ids gets one now."""
+    found = _read_identity(path, files)
+    if found.node_id != wanted.node_id:
         raise IdentityError(
-            f"{path} was written in format {version}, this program knows up to {FORMAT_VERSION}; "
-            "start it with the version that wrote it, or a newer one"
+            f"{path} belongs to node {found.node_id!r}, this is node {wanted.node_id!r}; "
+            "start it with its own node id, or choose another directory"
         )
-    for what, expected, flag in (("node", node_id, "node_id"), ("cluster", cluster_id, "cluster_id")):
-        if fields[flag] != expected:
-            raise IdentityError(
-                f"{path} belongs to {what} {fields[flag]!r}, this is {what} {expected!r}; "
-                f"start it with its own {what} id, or choose another directory"
-            )
-    if "disk_id" not in fields:
-        _write_identity(path, identity, files)
-        return identity.disk_id
-    return str(fields["disk_id"])
+    if found.next_cluster_id:
+        raise IdentityError(
+            f"{path} is on its way from cluster {found.cluster_id!r} to {found.next_cluster_id!r}: that was begun and "
+            "interrupted; run the same recovery again before the node is started"
+        )
+    if found.cluster_id != wanted.cluster_id:
+        raise IdentityError(
+            f"{path} belongs to cluster {found.cluster_id!r}, this is cluster {wanted.cluster_id!r}; start it with its own "
+            f"cluster id (the setting cluster_id = {found.cluster_id}; left out, it follows from the members in peers), or "
+            "choose another directory"
+        )
+    if not found.disk_id:
+        _write_identity(path, wanted, files)
+        return wanted
+    return found
 
 
-def _read_identity(path: str, files: Files) -> dict[str, object]:
+def _read_identity(path: str, files: Files) -> Identity:
     file = files.open_read(join(path, IDENTITY))
     try:
         text = file.pread(IDENTITY_BYTES_MAX, 0)
@@ -190,4 +238,9 @@ def _read_identity(path: str, files: Files) -> dict[str, object]:
             f"{join(path, IDENTITY)} is damaged; restore it from a backup, or empty the directory and let the node "
             "recover from its peers under a new id"
         )
-    return dict(fields)
+    if fields["format"] != FORMAT_VERSION:
+        raise IdentityError(
+            f"{path} was written in format {fields['format']}, this program knows up to {FORMAT_VERSION}; "
+            "start it with the version that wrote it, or a newer one"
+        )
+    return Identity(*(str(fields.get(name, "")) for name in Identity._fields))

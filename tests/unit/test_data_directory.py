@@ -159,3 +159,37 @@ def test_power_cut_at_every_file_operation_of_the_creation(step):
         open_it("/d", files=disk).close()
         disk.power_cut(seed)
         assert not open_it("/d", files=disk).created
+
+
+# ------------------------------------------------------------------ moving to another cluster
+def test_a_stopped_nodes_directory_is_opened_whoevers_it_is(tmp_path):
+    DataDirectory.open(str(tmp_path / "d"), node_id="n1", cluster_id="c1", new_disk_id="d1").close()
+    before = (tmp_path / "d" / "identity").read_bytes()
+    with DataDirectory.open_stopped(str(tmp_path / "d")) as directory:
+        assert directory.identity == ("n1", "c1", "d1", "")
+        with pytest.raises(DirectoryLockedError):
+            open_it(tmp_path / "d")
+    assert (tmp_path / "d" / "identity").read_bytes() == before
+
+
+def test_what_is_no_data_directory_is_not_made_one(tmp_path):
+    with pytest.raises(IdentityError, match="no identity file"):
+        DataDirectory.open_stopped(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_can_use_a_directory_on_its_way_to_another_cluster(tmp_path):
+    open_it(tmp_path / "d").close()
+    with DataDirectory.open_stopped(str(tmp_path / "d")) as directory:
+        directory.begin_move("c2", "d2")
+    for cluster in ("c1", "c2"):
+        with pytest.raises(IdentityError, match="on its way from cluster 'c1' to 'c2'"):
+            open_it(tmp_path / "d", cluster=cluster)
+    with DataDirectory.open_stopped(str(tmp_path / "d")) as directory:
+        assert directory.identity == ("n1", "c1", "d2", "c2")
+        directory.begin_move("c3", "d3")  # begun again
+        directory.finish_move()
+        assert directory.identity == ("n1", "c3", "d3", "")
+    with pytest.raises(IdentityError, match="cluster_id = c3"):
+        open_it(tmp_path / "d")
+    assert open_it(tmp_path / "d", cluster="c3").disk_id == "d3"
