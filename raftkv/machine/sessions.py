@@ -44,8 +44,13 @@ class Sessions:
         self.by_id: dict[bytes, Session] = {}
 
     def open(self, index: int, ordinal: int, ttl_ms: int, now_ms: int) -> bytes:
-        """A new session; its id is its place in the log, and so unique. Returns 32 hex digits."""
-        identity = index.to_bytes(8, "big") + ordinal.to_bytes(SESSION_ID_BYTES - 8, "big")
+        """A new session; its id is its place in the log, and so unique. Returns 32 hex digits.
+
+        The stamp is in it as well: after a loss of quorum places of entries that were lost are taken a second time, and
+        whose session was lost with them must not be served with another client's.
+        """
+        stamp = now_ms % 2**32
+        identity = index.to_bytes(8, "big") + stamp.to_bytes(4, "big") + ordinal.to_bytes(SESSION_ID_BYTES - 12, "big")
         while len(self.by_id) >= SESSIONS_MAX:
             del self.by_id[next(iter(self.by_id))]
         self.by_id[identity] = Session(ttl_ms, now_ms)

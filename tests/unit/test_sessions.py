@@ -174,6 +174,11 @@ def test_ids_are_places_in_the_log_and_never_the_same():
     assert all(len(bytes.fromhex(name.decode())) == SESSION_ID_BYTES for name in names)
 
 
+def test_a_place_that_is_taken_a_second_time_after_a_loss_of_quorum_is_another_session():
+    lost, kept = (Sessions().open(7, 0, TTL_MS, now_ms) for now_ms in (1_700_000_000_000, 1_700_000_060_000))
+    assert lost != kept
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), max_size=40))
 def test_whatever_is_repeated_and_acknowledged_a_request_has_one_effect_and_one_answer(asked):
