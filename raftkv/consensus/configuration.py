@@ -79,6 +79,15 @@ class Configuration:
     def ids(self) -> tuple[str, ...]:
         return tuple(one.node_id for one in self.members)
 
+    def alone(self, node_id: str, disk: str) -> Configuration:
+        """The group of one that goes on when the quorum is lost for good. The disks of all others count as removed."""
+        own = self.get(node_id)
+        if own is None or own.disk not in ("", disk):
+            own = Member(node_id)  # its place, and the address, are another directory's
+        disks = dict.fromkeys((*self.removed, *(one.disk for one in self.members if one.disk)))
+        disks.pop(disk, None)
+        return Configuration((Member(node_id, own.address, disk),), removed=tuple(disks)[-REMOVED_MAX:])
+
     # ------------------------------------------------------------ changes
     def changed(self, change: Change) -> Configuration:
         """The next one. Raises RaftKVError (definite) that says what is wrong with the change."""

@@ -367,7 +367,10 @@ class Links:
             msg = f"peer protocol version {hello.get('version')!r}, this node speaks {PROTOCOL_VERSION}"
             raise HandshakeError(msg)
         if hello.get("cluster") != self.me.cluster_id:
-            msg = f"cluster id {hello.get('cluster')!r}, this node belongs to {self.me.cluster_id!r}"
+            msg = (
+                f"cluster id {hello.get('cluster')!r}, but node {self.me.node_id!r} belongs to {self.me.cluster_id!r}: data of "
+                "another cluster, or of before a recovery, does not mix with it"
+            )
             raise HandshakeError(msg)
         if hello.get("to") != self.me.node_id:
             msg = f"meant for node {hello.get('to')!r}, this is {self.me.node_id!r}"

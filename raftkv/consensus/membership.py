@@ -20,7 +20,7 @@ A leader never removes itself: it hands over first, and the next leader does it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -98,13 +98,7 @@ class Membership:
     def start(self, base: Configuration, log: WriteAheadLog, covered: int) -> None:
         """Fold the log behind entry ``covered`` over ``base``. Reads all of it once."""
         self._base = self._applied = base
-        low = max(covered + 1, log.first_index)
-        while low <= log.last_index and log.last_index:
-            entries = log.entries(low, SCAN_ENTRIES)
-            for payload, index, _ in entries:
-                if payload[0] == CONFIGURATION:
-                    self._changes.append(Configuration.decode(payload, index))
-            low = entries[-1][1] + 1
+        self._changes.extend(configurations(log, covered))
         self._core.use(self.latest)
 
     # ------------------------------------------------------------ what the log says
@@ -293,6 +287,17 @@ class Membership:
             self.change(Remove(replaces), _ignored)
         else:
             self.change(Promote(learner), _ignored)
+
+
+def configurations(log: WriteAheadLog, covered: int) -> Iterator[Configuration]:
+    """Those in the log behind entry ``covered``, in order. Reads all of it once."""
+    low = max(covered + 1, log.first_index)
+    while low <= log.last_index and log.last_index:
+        entries = log.entries(low, SCAN_ENTRIES)
+        for payload, index, _ in entries:
+            if payload[0] == CONFIGURATION:
+                yield Configuration.decode(payload, index)
+        low = entries[-1][1] + 1
 
 
 def _unset(*_: object) -> None:

@@ -47,7 +47,7 @@ from raftkv.consensus.messages import (
 from raftkv.consensus.outcomes import Cause
 from raftkv.consensus.reads import ReadIndex
 from raftkv.consensus.replication import Replication
-from raftkv.consensus.snapshots import Snapshots, Store, Writer
+from raftkv.consensus.snapshots import Snapshots, Store, Writer, begins_late
 from raftkv.errors import RaftKVError
 
 Applied = Callable[[object, RaftKVError | None], None]
@@ -141,9 +141,8 @@ class Replica:
         self.reads = ReadIndex(core)
         self.snapshots = Snapshots(core, self.replication, self.membership, store, writer, machine.dump, machine.load)
         self.transfer = Transfer(core, self.replication, self.reads.lease)
-        if log.last_index and log.first_index > max(covered - 1, 1):
-            # Also when an older snapshot is left: loading it would clear entries that this node has acknowledged.
-            core.halt(f"the log begins at entry {log.first_index}, and the newest valid snapshot ends at {covered}")
+        if late := begins_late(log, covered):
+            core.halt(late)
         self._make_engine(journal, snapshot_file if newest else None)
         self._compaction = compaction
         self._pending: deque[_Pending] = deque()

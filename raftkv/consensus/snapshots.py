@@ -21,6 +21,7 @@ from persistence.errors import SnapshotError
 from persistence.snapshots import EXTRA_BYTES_MAX, snapshot_name
 from raftkv.consensus.configuration import unwrap, wrap
 from raftkv.consensus.core import Core
+from raftkv.consensus.journal import WriteAheadLog
 from raftkv.consensus.membership import Membership
 from raftkv.consensus.messages import Entry, SnapshotAck, SnapshotChunk
 from raftkv.consensus.replication import Replication
@@ -202,7 +203,7 @@ class Snapshots:
         last: Entry = (payload, meta.index, meta.term)
         before: Entry = (NO_OP, meta.index - 1, meta.term)
         log = core.log
-        if log.term_at(meta.index) == meta.term and log.term_at(meta.index - 1) is not None:
+        if continues(log, meta):
             core.journal.view_first = meta.index - 1
             last, before = log.entry(meta.index), log.entry(meta.index - 1)
         return None, last, before, []
@@ -324,6 +325,21 @@ class Snapshots:
         core.log.sync()
         self.installed_total += 1
         core.wire.send(peer, SnapshotAck(message.term, message.index, message.total_bytes))
+
+
+def continues(log: WriteAheadLog, meta: Meta) -> bool:
+    """Whether the log goes on from the snapshot; otherwise it is worth nothing beside it, and the snapshot replaces it."""
+    return log.term_at(meta.index) == meta.term and log.term_at(meta.index - 1) is not None
+
+
+def begins_late(log: WriteAheadLog, covered: int) -> str:
+    """Why the log cannot be used beside a snapshot up to entry ``covered`` (0: none); empty if it can.
+
+    Also when an older snapshot is left: loading it would clear entries that this node has acknowledged.
+    """
+    if log.last_index and log.first_index > max(covered - 1, 1):
+        return f"the log begins at entry {log.first_index}, and the newest valid snapshot ends at {covered}"
+    return ""
 
 
 def _follow(term: int, commit: int) -> dict[str, Any]:

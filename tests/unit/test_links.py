@@ -241,8 +241,8 @@ async def test_a_secret_that_differs_is_refused_by_both_sides():
 async def test_another_cluster_is_refused_and_told_why():
     async with pair(cluster="c2") as (one, other, _):
         await asyncio.gather(
-            one.reported("cluster id 'c2', this node belongs to 'c1'"),
-            other.reported("cluster id 'c2', this node belongs to 'c1'"),
+            one.reported("cluster id 'c2', but node 'n1' belongs to 'c1'"),
+            other.reported("cluster id 'c2', but node 'n1' belongs to 'c1'"),
         )
         assert not other.up
 
@@ -287,7 +287,7 @@ async def test_a_member_that_moved_is_found_where_the_settings_say():
     [
         ({"version": 1}, "peer protocol version 1, this node speaks 2"),
         ({"version": None}, "peer protocol version None"),
-        ({"cluster": "c2"}, "cluster id 'c2', this node belongs to 'c1'"),
+        ({"cluster": "c2"}, "cluster id 'c2', but node 'n1' belongs to 'c1'"),
         ({"to": "n3"}, "meant for node 'n3', this is 'n1'"),
         ({"node": "n1"}, "node id 'n1' is this node's own: two nodes were started with the same --id"),
         ({"node": "n 9"}, "'n 9' is not a node id"),
