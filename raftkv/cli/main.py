@@ -15,6 +15,7 @@ import typer
 
 from chaos.sim.command import sim
 from raftkv.cli.cluster import app as cluster_app
+from raftkv.cli.recover import recover
 from raftkv.config import SETTINGS, Setting, load
 from raftkv.config_values import YesNo
 from raftkv.errors import ConfigError, RaftKVError
@@ -270,5 +271,6 @@ def _bench(
     raise typer.Exit(1 if failed else 0)
 
 
-# --------------------------------------------------------------------------- sim
+# --------------------------------------------------------------- recover and sim
+app.command("recover")(recover)
 app.command("sim")(sim)
