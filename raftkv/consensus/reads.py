@@ -45,6 +45,8 @@ class _Round:
     widened: bool = False
     """All peers were asked, not just as many as are needed."""
     acks: set[str] = field(default_factory=set)
+    leader: str = ""
+    """Of a follower's request: who was asked."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,8 @@ class ReadIndex:
         self._answered_last = list(core.peers)
         """Peers, the ones to ask first in front: a round needs the answers of half of them only."""
         self._requests: dict[int, _Round] = {}
+        self._refusal = ("", 0.0)
+        """Who said last that it does not lead, and until when it is not asked again."""
         self._confirmed: list[_Confirmed] = []
         self.lease = Lease(core)
         self.rounds_total = 0
@@ -131,16 +135,18 @@ class ReadIndex:
         if core.halted:
             self._fail_all(Cause.READ_STOPPED.error(core.halted))
             return
+        # Before asking again: what is too late must not hide in one question after the other.
+        self._finish()
+        self._expire()
         if self._waiting:
             if core.is_leader:
                 self._start_round()
-            elif core.engine.leader_id:
+            else:
                 self._ask_leader()
         if self._rounds and core.is_leader:
             # Once deposed, a question asked again would carry the new leader's term: it took this node for a rival.
             self._probe_others()
         self._finish()
-        self._expire()
 
     def _start_round(self) -> None:
         core = self._core
@@ -174,12 +180,14 @@ class ReadIndex:
 
     def _ask_leader(self) -> None:
         core = self._core
-        if len(self._requests) >= ROUNDS_MAX:
+        leader, now = core.engine.leader_id, core.monotonic()
+        refused_by, until = self._refusal
+        if not leader or len(self._requests) >= ROUNDS_MAX or (leader == refused_by and now < until):
             return
         self._round += 1
         reads, self._waiting = self._waiting, []
-        self._requests[self._round] = _Round(0, reads, core.monotonic() + core.timing.election_max_s)
-        core.wire.send(core.engine.leader_id, ReadIndexRequest(self._round))
+        self._requests[self._round] = _Round(0, reads, now + core.timing.election_max_s, leader=leader)
+        core.wire.send(leader, ReadIndexRequest(self._round))
 
     def _confirm(self, number: int, waiting: _Round) -> None:
         if self._core.is_majority(len(waiting.acks)):
@@ -283,4 +291,6 @@ class ReadIndex:
         if message.index:
             self._confirmed.append(_Confirmed(message.index, message.now_ms, asked.reads))
         else:
+            # It leads no more, and this node may not have heard of the next leader: asking at once would be a storm.
+            self._refusal = (asked.leader, self._core.monotonic() + self._core.timing.heartbeat_s)
             self._wait_again(asked)
