@@ -68,9 +68,11 @@ def run(command: list[str | Path], *, env: dict[str, str] | None = None, timeout
 
 
 def resp(
-    port: int, mode: str, *, clients: int, pipeline: int = 1, seconds: float, keys: int, wait_ms: int = 1000
+    port: int, mode: str, *, clients: int, pipeline: int = 1, seconds: float, keys: int, wait_ms: int = 1000, first: str = ""
 ) -> Sample:  # fmt: skip
     """Loadgen for ``seconds`` (``fill``: until each key is written, within that time).
+
+    ``first`` is a command that each connection begins with and that must be answered OK.
 
     Raises BenchError when it fails or any reply is missing; error replies are counted in the sample.
     """
@@ -78,6 +80,7 @@ def resp(
         [
             BUILD / "loadgen", "-p", str(port), "-m", mode, "-c", str(clients), "-P", str(pipeline), "-n", "2000000000",
             "-d", str(VALUE_BYTES), "-r", str(keys), "-t", str(wait_ms), "-T", str(seconds), "-j",
+            *(["-i", first] if first else []),
         ],
         timeout_s=seconds + SLACK_S,
     )  # fmt: skip
