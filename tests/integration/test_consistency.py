@@ -141,3 +141,19 @@ def test_what_is_read_behind_watch_is_never_older_than_the_watch(shared_cluster:
             assert wire.do("GET", "k") == ("bulk", b"%d" % number)
             assert wire.do("UNWATCH") == OK
         assert wire.do("READ") == ("simple", "local")
+
+
+def test_a_leader_that_was_stopped_reads_nothing_old_under_its_lease(make_cluster):
+    cluster = make_cluster(read_lease="yes")
+    for number in range(3):
+        leader = cluster.leader()
+        with Wire(cluster.ports[leader]) as wire:
+            assert wire.do("SET", "k", f"old {number}") == OK
+            for _ in range(50):
+                assert wire.do("GET", "k") == ("bulk", f"old {number}".encode())
+            cluster.pause(leader)
+            with Wire(cluster.ports[cluster.leader()]) as other:
+                assert other.do("SET", "k", f"new {number}") == OK
+            wire.send(resp("GET", "k"))
+            cluster.resume(leader)
+            assert wire.read() == ("bulk", f"new {number}".encode())

@@ -32,7 +32,7 @@ QUICK = (
     Case("lanes", "bulk", range(1, 4), ("deposed",)),
     Case("pre-vote", "rejoin", range(1, 6), ("deposed",)),
     Case("stickiness", "deaf", range(1, 6), ("deposed",)),
-    Case("snapshot-newer", "stale_snapshots", range(1, 21), ("acknowledged entries lost", "commit lost", "halt")),
+    Case("snapshot-newer", "stale_snapshots", range(30, 91), ("acknowledged entries lost", "commit lost", "halt")),
     Case("read-own-entry", "elections", range(1, 10), ("stale read",)),
     Case("sessions", "crashes", range(1, 16), ("reply", "applied twice", "applied twice or lost", "stale read")),
     Case("read-bound", "relaxed", range(1, 6), ("stale read",)),
