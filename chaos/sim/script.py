@@ -104,14 +104,19 @@ def play(script: Script, block: Block) -> list[str]:
     return lines
 
 
+def prepared(stack: ExitStack) -> Script:
+    """A script that has not begun; ``stack`` puts back what it changes."""
+    stack.enter_context(pinned())
+    stack.enter_context(mock.patch.object(replica, "MARK_BYTES", 1))  # so that each snapshot compacts the log
+    return Script(stack)
+
+
 def played(text: str) -> str:
     """The script with the outcome that it has now. Raises ScriptError."""
     blocks, rest = parse(text)
     lines: list[str] = []
     with ExitStack() as stack:
-        stack.enter_context(pinned())
-        stack.enter_context(mock.patch.object(replica, "MARK_BYTES", 1))
-        script = Script(stack)
+        script = prepared(stack)
         for block in blocks:
             try:
                 lines += [*block.text, *block.commands, RULE, *play(script, block), ""]

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 INSTANT_S: Final = 0.0005
 """What a node does within so long of an event belongs to it: its next tick, a sync."""
+INSTANT_CALLS_MAX: Final = 200
+"""A node that waits for a stalled disk may tick again and again."""
 STALLED: Final = math.inf
 CLIENT_S: Final = 1.0
 """Answers reach clients within so long, which is another clock than the nodes'."""
@@ -69,8 +71,10 @@ class Clock:
         heapq.heappush(self._queue, (self.now + delay_s, self._order, work, args))
 
     def settle(self) -> None:
-        """Run what is due within an instant. Time stands still."""
-        while self._queue and self._queue[0][0] <= self.now + INSTANT_S:
+        """Run what is due within an instant, and some of what follows. Time stands still."""
+        for _ in range(INSTANT_CALLS_MAX):
+            if not self._queue or self._queue[0][0] > self.now + INSTANT_S:
+                return
             _, _, work, args = heapq.heappop(self._queue)
             work(*args)
 
