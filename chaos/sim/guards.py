@@ -251,6 +251,17 @@ GUARDS: Final[dict[str, Guard]] = {
     "member-rollback": Guard(
         "a node acts by a configuration that was truncated", ((Membership, "truncated", lambda _self, _index: None),)
     ),
+    "member-one-change": Guard(
+        "a second change of the voters begins while nobody else may know of the first", ((Membership, "busy", False),)
+    ),
+    "member-snapshot": Guard(
+        "a snapshot hands out a configuration that may never be committed",
+        ((Membership, "for_snapshot", Membership.latest),),
+    ),
+    "member-leader": Guard(
+        "a leader removes itself, and counts itself all the same",
+        ((Membership, "_check_leader", lambda _self, _removed: None),),
+    ),
     "member-vote": Guard(
         "who is no member, or not yet a voter, campaigns and counts itself", ((Core, "use", _vote_always),)
     ),

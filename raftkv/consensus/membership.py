@@ -213,10 +213,8 @@ class Membership:
 
     def _check(self, change: Change) -> None:
         core = self._core
-        if isinstance(change, Remove) and change.node_id == core.node_id and core.peers:
-            self.hand_over()
-            raise NoLeaderError(f"{core.node_id} leads and is handing over, so that another leader can remove it")
         if isinstance(change, Remove):
+            self._check_leader(change.node_id)
             self._check_quorum(tuple(one for one in self.latest.voters if one != change.node_id), change.node_id)
         if isinstance(change, Promote):
             self._check_quorum((*self.latest.voters, change.node_id), change.node_id)
@@ -224,6 +222,13 @@ class Membership:
             if progress is not None and not self._caught_up(change.node_id):
                 behind = core.log.last_index - progress.match_index
                 raise BusyError(f"{change.node_id} has not caught up ({behind} entries behind)")
+
+    def _check_leader(self, removed: str) -> None:
+        """The engine of a leader counts its own copy of each entry: it must be a voter as long as it leads."""
+        core = self._core
+        if removed == core.node_id and core.peers:
+            self.hand_over()
+            raise NoLeaderError(f"{removed} leads and is handing over, so that another leader can remove it")
 
     def _check_quorum(self, voters: tuple[str, ...], changed: str) -> None:
         """The voters that answer must be a majority of what there will be."""
