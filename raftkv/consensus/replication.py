@@ -151,8 +151,9 @@ class Replication:
         self.on_left()
 
     def is_alive(self, peer: str) -> bool:
-        """Whether it was heard of lately."""
-        return self._core.monotonic() - self.contact.get(peer, -1e9) < self._core.timing.election_min_s
+        """Whether it was heard of lately, and can be told something."""
+        heard = self._core.monotonic() - self.contact.get(peer, -1e9) < self._core.timing.election_min_s
+        return heard and peer not in self._down
 
     def _send(self, peer: str, progress: Progress) -> None:
         core, log = self._core, self._core.log

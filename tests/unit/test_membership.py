@@ -1,0 +1,95 @@
+"""The membership guard on a leader of its own: whom it registers, and which changes it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.consensus.configuration import Configuration, Member, Register
+from raftkv.consensus.membership import Membership
+from raftkv.consensus.replication import Replication
+from raftkv.errors import RaftKVError
+from raftkv.replicator import Add, Remove
+from tests.unit.fake_core import FakeCore
+
+
+class Leader:
+    """n1 leads n2 and n3, which it knows by disk; what it proposes is committed by :meth:`settle`."""
+
+    def __init__(self) -> None:
+        self.fake = FakeCore(term=1)
+        core = self.fake.core
+        core.engine.use_voters = lambda *_: None
+        self.replication = Replication(core, self.fake.durability)
+        self.membership = Membership(core, self.replication, "disk-1", "db1:1", waits_to_join=False)
+        members = (Member("n1", "db1:1", "disk-1"), Member("n2", "db2:1", "disk-2"), Member("n3", "db3:1", "disk-3"))
+        self.membership.start(Configuration(members), self.fake.log, 0)
+        self.membership.propose = self.propose
+        self.fake.write(1)
+        self.fake.commit(1)
+        self.replication.send_all()
+        self.hear("n2", "n3")
+        self.refusals: list[RaftKVError] = []
+
+    def propose(self, payload: bytes, _done: object) -> None:
+        index = self.fake.log.last_index + 1
+        self.fake.log.append(index, 1, payload)
+        self.membership.appended(index, payload)
+
+    def hear(self, *peers: str) -> None:
+        for peer in peers:
+            self.replication.heard_from(peer)
+
+    def settle(self) -> Configuration:
+        """Time passes, the leader does what it does by itself, and all of it is committed."""
+        self.fake.now += 1.0
+        self.membership.tick()
+        latest = self.membership.latest
+        self.fake.commit(self.fake.log.last_index)
+        if latest.index:
+            self.membership.on_applied(latest.index, latest.encode())
+        return latest
+
+    def change(self, change: Add | Remove | Register) -> None:
+        self.membership.change(change, lambda _, error: self.refusals.append(error) if error else None)
+        self.settle()
+
+
+def disk(configuration: Configuration, node: str) -> str:
+    member = configuration.get(node)
+    assert member is not None
+    return member.disk
+
+
+def test_a_member_that_is_added_again_is_not_bound_to_the_disk_of_its_former_life():
+    leader = Leader()
+    leader.membership.met("n3", "disk-3", "db3:1")
+    leader.change(Remove("n3"))
+    assert leader.membership.admit("n3", "disk-3", 0) == "removed"
+    leader.change(Add("n3", "db3:1"))
+    assert disk(leader.settle(), "n3") == "", "it has not been met in this life"
+    assert leader.membership.admit("n3", "disk-3b", 0) == ""
+    leader.membership.met("n3", "disk-3b", "db3:1")
+    assert disk(leader.settle(), "n3") == "disk-3b"
+    assert not leader.refusals
+
+
+def test_what_a_node_said_before_it_was_a_member_binds_nobody():
+    leader = Leader()
+    leader.membership.met("n4", "disk-of-another-try", "db4:1")
+    leader.change(Add("n4", "db4:1"))
+    assert disk(leader.settle(), "n4") == ""
+
+
+@pytest.mark.parametrize("how", ["silent", "link down"])
+def test_a_voter_that_does_not_answer_does_not_count_for_the_quorum_after_a_removal(how):
+    leader = Leader()
+    if how == "silent":
+        leader.fake.now += 0.6
+        leader.hear("n2")
+    else:
+        leader.replication.link_down("n3")  # a killed process is seen at once, and not an election timeout later
+    leader.membership.change(Remove("n2"), lambda _, error: leader.refusals.append(error))
+    [error] = leader.refusals
+    assert "only 1 of 2 voters would answer (n1): no quorum" in error.message
+    assert error.definite
+    assert leader.membership.latest.voters == ("n1", "n2", "n3")
