@@ -298,15 +298,18 @@ class Policy:
         if not isinstance(status, dict):
             return ""
         halted: str = status.get(b"halted", b"").decode("utf-8", "replace")
+        members = [one.decode() for one in status.get(b"client_addresses", ())]
         if halted:
             self._failed(address)
+            with self._lock:  # it was removed, perhaps, as all that this client knows: it tells who was there then
+                self._know([*self._nodes, *members])
             return halted
         with self._lock:
             self._checked = self.monotonic()
             leads = status.get(b"role") == b"leader"
             leader = address if leads else status.get(b"leader", b"").decode()
             if leader:  # who knows no leader may have been away, and know long gone members
-                self._know([one.decode() for one in status.get(b"client_addresses", ())])
+                self._know(members)
             if leader and not self._avoided(leader):
                 self._follow(leader)
             elif self.leader == address or self._avoided(leader):

@@ -16,7 +16,7 @@ from raftkv.consensus.links import Introduction, Links, PeerInfo
 from raftkv.consensus.messages import Application, Message
 from raftkv.consensus.replica import Compaction, Machine, Replica
 from raftkv.consensus.snapshots import Store, Writer
-from raftkv.errors import NoLeaderError, RaftKVError
+from raftkv.errors import NodeStoppedError, NoLeaderError, RaftKVError
 from raftkv.replicator import Applied, MembershipChange, PeerStatus, ReadReady, ReplicationStatus
 
 TICKS_PER_HEARTBEAT: Final = 5
@@ -259,7 +259,23 @@ class RaftNode:
     def propose(self, payload: bytes, done: Applied) -> None:
         self.replica.propose(payload, done)
 
+    def refusal(self) -> RaftKVError | None:
+        """Why waiting for a leader is hopeless here; None while it is not.
+
+        A node that was removed or not added yet is in order, and the cluster goes on elsewhere: it answers CLUSTERDOWN,
+        at which cluster clients look for the members anew.
+        """
+        halted = self.replica.core.halted
+        outside = self.replica.membership.latest.get(self.me.node_id) is None
+        if outside and (halted or not self.leader_id):
+            return NoLeaderError(halted or "this node is no member of the cluster yet; nothing was done")
+        return NodeStoppedError(halted) if halted else None
+
     def read_barrier(self, done: ReadReady) -> None:
+        refusal = self.refusal()
+        if refusal is not None:
+            done(0, refusal)
+            return
         self.replica.reads.barrier(done)
         self._schedule_reads()
 

@@ -22,7 +22,6 @@ from raftkv.consensus.messages import ENTRY_BYTES_MAX
 from raftkv.errors import (
     BusyError,
     InvariantError,
-    NodeStoppedError,
     NoLeaderError,
     ProtocolError,
     RaftKVError,
@@ -203,18 +202,15 @@ class Forwarder:
             self._held = held
 
     def _expire_held(self) -> None:
-        """A write waits until its deadline; at a node that has halted, which no longer learns who leads, not at all."""
+        """A write waits until its deadline; at a node that learns of no leader, because it has halted or is no member, not at all."""
         if not self._held:
             return
-        now, halted = self._clock.monotonic(), self._raft.replica.core.halted
+        now, refusal = self._clock.monotonic(), self._raft.refusal()
         held, self._held = self._held, deque()
-        late = [ticket for ticket, until in held if until <= now or halted]
-        self._held.extend(one for one in held if one[1] > now and not halted)
+        late = [ticket for ticket, until in held if until <= now or refusal is not None]
+        self._held.extend(one for one in held if one[1] > now and refusal is None)
         for ticket in late:
-            error = (
-                NodeStoppedError(halted) if halted else NoLeaderError("no leader was found in time; nothing was done")
-            )
-            ticket.fail(error)
+            ticket.fail(refusal or NoLeaderError("no leader was found in time; nothing was done"))
 
     def _send(self, leader: str, held: deque[tuple[Ticket, float]]) -> None:
         """Send all, in parcels that a link can carry; what cannot leave now stays held."""

@@ -364,6 +364,15 @@ def test_the_members_of_one_that_knows_no_leader_are_not_believed():
     assert "y:9" not in {address for address, _ in play.sent}
 
 
+def test_removed_nodes_that_are_still_there_tell_of_those_that_came_later():
+    play = Play()
+    for gone, successor in (("a:1", "d:4"), ("b:2", "d:4"), ("c:3", "e:5")):
+        with pytest.raises(NodeStoppedError):
+            play.policy.greeted(gone, [{}, b"OK", {b"halted": b"removed", b"client_addresses": [successor.encode()]}])
+    play.run([read()], SILENT, [b"v"])
+    assert {address for address, _ in play.sent} == {"d:4", "e:5"}
+
+
 def test_a_node_that_has_stopped_is_left():
     play = Play()
     stopped = [{}, b"OK", {b"role": b"follower", b"leader": b"", b"halted": b"it was removed"}]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.errors import NodeStoppedError, NoLeaderError, ProtocolError, UnknownOutcomeError
+from raftkv.errors import NodeStoppedError, NoLeaderError, ProtocolError, RaftKVError, UnknownOutcomeError
 from raftkv.machine.batch import OPEN, PLAIN, RUN, TXN, WATCH, Group, Run, Watched, encode_group, header
 from raftkv.machine.machine import StateMachine
 from raftkv.protocol.encoder import encode_command
@@ -38,10 +38,14 @@ class Wire:
         self.me = type("Me", (), {"node_id": node_id, "boot_id": boot_id})()
         self.is_leader = False
         self.leader_id = ""
+        self.why_hopeless: RaftKVError | None = None
         self.links = self
         self.core = type("Core", (), {"term": 1, "halted": ""})()
         self.replica = type("Replica", (), {"transfer": SimpleNamespace(target=""), "core": self.core})()
         self.sent: list[tuple[str, bytes]] = []
+
+    def refusal(self) -> RaftKVError | None:
+        return NodeStoppedError(self.core.halted) if self.core.halted else self.why_hopeless
 
     def connected(self, _peer: str) -> bool:
         return True
@@ -124,6 +128,18 @@ def test_a_write_goes_to_the_leader_and_its_answer_comes_back():
     leader.turn()
     leader.deliver_to(follower)
     assert ticket.got == [b"+OK\r\n"]
+
+
+def test_a_node_that_nobody_has_added_lets_no_write_wait():
+    node = Node("f")
+    ticket = Asked()
+    node.forwarder.submit(ticket)
+    node.turn()
+    assert not ticket.got, "a leader may be found"
+    node.raft.why_hopeless = NoLeaderError("no member of the cluster yet")
+    node.forwarder.sweep()
+    [error] = ticket.got
+    assert (error.code, error.definite) == ("CLUSTERDOWN", True)
 
 
 def test_a_leader_that_lost_its_office_sends_a_forwarded_write_back_to_where_it_came_from():

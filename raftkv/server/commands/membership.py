@@ -106,6 +106,8 @@ def _member_fields(member: Member, status: ReplicationStatus) -> Reply:
 def _refuse_as_follower(node: Node, status: ReplicationStatus) -> NoReturn:
     if status.halted:
         raise NodeStoppedError(status.halted)
+    if not status.leader_id and not status.is_member:
+        raise NoLeaderError(f"{status.node_id} is no member of the cluster yet; ask one that is")
     if not status.leader_id:
         raise NoLeaderError(f"{status.node_id} does not lead, and knows nobody who does; try again")
     address = node.client_address(status.leader_id) or "an address that is not known yet"

@@ -192,4 +192,6 @@ class TestNoMember:
         assert server.line("RAFT.STATUS members voter") == {b"members": 0, b"voter": 0}
         [own] = server.line("RAFT.MEMBERS")[b"members"]
         assert (own[b"node"], own[b"role"]) == (b"n1", b"none")
+        with pytest.raises(NoLeaderError, match="n1 is no member of the cluster yet; ask one that is"):
+            server.line("RAFT.ADD n4 db4:1")
         assert server.line("SENTINEL GET-MASTER-ADDR-BY-NAME raftkv") is not None
