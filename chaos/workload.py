@@ -87,10 +87,15 @@ class PlainClient:
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
             self.close()
             raise DoubtError(repr(error)) from error
-        except (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError) as error:
+        except redis.exceptions.ClusterDownError as error:  # it knows no leader, or is no member any more
+            self.close()
+            raise RefusedError(repr(error)) from error
+        except redis.exceptions.TryAgainError as error:
             raise RefusedError(repr(error)) from error
         except redis.exceptions.ResponseError as error:
             code = str(error).partition(" ")[0]
+            if code == "MISCONF":  # it has stopped, and answers nothing else any more
+                self.close()
             if code in _DOUBTS:
                 raise DoubtError(str(error)) from error
             if code in _REFUSALS:

@@ -119,12 +119,13 @@ def _is_free(port: int) -> bool:
 
 
 def server_command(member: Member, members: Sequence[Member], extra: Sequence[str] = ()) -> list[str]:
-    """The words that start ``member`` as ``raftkv server``."""
+    """The words that start ``member`` as ``raftkv server``; ``members`` are those that the cluster begins with, if any."""
     peers = ",".join(f"{one.node_id}={LOOPBACK}:{one.peer_port}" for one in members)
     return [
         sys.executable, "-m", "raftkv", "server", "--id", member.node_id,
         "--listen", f"{LOOPBACK}:{member.client_port}", "--peer-listen", f"{LOOPBACK}:{member.peer_port}",
-        "--http-listen", f"{LOOPBACK}:{member.http_port}", "--peers", peers, "--data", str(member.data), *extra,
+        "--http-listen", f"{LOOPBACK}:{member.http_port}", *(["--peers", peers] if peers else []),
+        "--data", str(member.data), *extra,
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pytest
 
+from chaos.workload import Load
 from raftkv.cli import probe
 from raftkv.cli.connection import Connection
 from raftkv.cli.topology import free_layout, log_tail, server_command, spawn
@@ -46,11 +47,17 @@ class Cluster:
 
     wait_until = staticmethod(wait_until)
 
-    def __init__(self, directory: Path, nodes: int = 3, **settings: object) -> None:
-        self.members = free_layout(nodes, directory)
+    def __init__(self, directory: Path, nodes: int = 3, spares: int = 0, **settings: object) -> None:
+        """``spares`` are places behind the first ``nodes``, for nodes that join later (:meth:`join`)."""
+        self.members = free_layout(nodes + spares, directory)
+        self.founders = self.members[:nodes]
+        self.absent = set(range(nodes, nodes + spares))
+        """Places that are no members: not there yet, or removed. Whatever concerns all nodes leaves them out."""
+        self.words: dict[int, list[str]] = {}
+        """Further words that a node is started with, from now on."""
         self.env = TOLERANT | {f"RAFTKV_{name.upper()}": str(value) for name, value in settings.items()}
         self.password = str(settings.get("requirepass", ""))
-        self.processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
+        self.processes: list[subprocess.Popen[bytes] | None] = [None] * len(self.members)
         self.paused: set[int] = set()
 
     # ------------------------------------------------------------------ addresses
@@ -72,11 +79,11 @@ class Cluster:
 
     @property
     def running(self) -> list[int]:
-        """Nodes whose process is there and not paused."""
+        """Members whose process is there and not paused."""
         return [
             place
             for place, process in enumerate(self.processes)
-            if process is not None and process.poll() is None and place not in self.paused
+            if process is not None and process.poll() is None and place not in self.paused | self.absent
         ]
 
     # ------------------------------------------------------------------ processes
@@ -84,14 +91,23 @@ class Cluster:
         """Start a node that is down; :meth:`wait_ready` waits until it serves."""
         process = self.processes[place]
         assert process is None or process.poll() is not None, f"node {place} runs"
-        self.processes[place] = spawn(self.members[place], self.members, env=self.env)
+        words = self.words.get(place, [])
+        founders = [] if "--join" in words else self.founders
+        self.processes[place] = spawn(self.members[place], founders, words, env=self.env)
+
+    def join(self, place: int) -> None:
+        """Start a node that is not there yet. It waits until it is added."""
+        status = wait_until(lambda: self.status(self.running[0]), "the id of the cluster")
+        self.words[place] = ["--join", "--cluster-id", status["cluster"]]
+        self.absent.discard(place)
+        self.start(place)
 
     def start_patched(self, place: int, patch: str) -> None:
         """Start a node that is down with ``patch``, Python that runs before it: a planted bug needs no hook in the product."""
         member = self.members[place]
         launcher = member.directory.parent / f"patched{place}.py"
         launcher.write_text(f"{patch}\n\nimport sys\nfrom raftkv.cli.main import main\n\nsys.exit(main())\n")
-        words = server_command(member, self.members)
+        words = server_command(member, self.founders)
         paths = os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))
         with member.log.open("ab") as log:
             self.processes[place] = subprocess.Popen(
@@ -101,7 +117,7 @@ class Cluster:
 
     def start_all(self) -> None:
         for place in range(len(self.members)):
-            if place not in self.running:
+            if place not in self.running and place not in self.absent:
                 self.start(place)
 
     def kill(self, *places: int) -> None:
@@ -244,8 +260,8 @@ def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cal
     made: list[Cluster] = []
     shown = request.node.stash.setdefault(CLUSTERS, [])
 
-    def make(nodes: int = 3, *, wait: bool = True, **settings: object) -> Cluster:
-        cluster = Cluster(tmp_path / f"cluster{len(made) + 1}", nodes, **settings)
+    def make(nodes: int = 3, spares: int = 0, *, wait: bool = True, **settings: object) -> Cluster:
+        cluster = Cluster(tmp_path / f"cluster{len(made) + 1}", nodes, spares, **settings)
         made.append(cluster)
         shown.append(cluster)
         cluster.start_all()
@@ -264,6 +280,23 @@ def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cal
 def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
     """Three nodes of this test's own."""
     return make_cluster()
+
+
+@pytest.fixture
+def load_on(tmp_path: Path) -> Iterator[Callable[..., Load]]:
+    """Starts loads that end with the test. The history stays beside the nodes' data."""
+    loads: list[Load] = []
+
+    def start(cluster: Cluster, **options: Any) -> Load:
+        load = Load(cluster.addresses, path=tmp_path / f"history{len(loads) + 1}.jsonl", **options)
+        loads.append(load)
+        load.start()
+        load.wait_acknowledged(200)
+        return load
+
+    yield start
+    for load in loads:
+        load.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,76 +8,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 import pytest
 
 from chaos.checker import check
-from chaos.history import Operation
-from chaos.workload import Load, Tally, first_acknowledged_s, longest_gap_s
+from chaos.workload import Load, first_acknowledged_s, longest_gap_s
 from raftkv.cli.resp import ErrorText
+from tests.integration.judging import describe, judge
 
 DEFAULT_TIMING = {"election_timeout_ms": 400, "heartbeat_ms": 50}
 """The settings that users get: the figures printed here are about those."""
 KILLS = 10
-
-
-@pytest.fixture
-def load_on(tmp_path: Any) -> Iterator[Callable[..., Load]]:
-    """Starts loads that end with the test. The history stays beside the nodes' data."""
-    loads: list[Load] = []
-
-    def start(cluster: Any, **options: Any) -> Load:
-        load = Load(cluster.addresses, path=tmp_path / f"history{len(loads) + 1}.jsonl", **options)
-        loads.append(load)
-        load.start()
-        load.wait_acknowledged(200)
-        return load
-
-    yield start
-    for load in loads:
-        load.close()
-
-
-def judge(cluster: Any, load: Load) -> list[Operation]:
-    """Stop the load; nothing acknowledged is lost, nothing applied twice, the replicas are equal."""
-    load.stop()
-    cluster.heal()
-    cluster.wait_converged()
-    operations = load.read_all(cluster.addresses[cluster.follower()])
-    cluster.assert_alive()
-    assert not load.findings, load.findings[:5]
-    verdict = check(operations)
-    assert verdict.linearizable, str(verdict)
-    account_for(operations)
-    own = Tally.of([one for one in operations if one.process % 2])
-    assert own.unknown == 0, "raftkv's own client left a write unknown although the cluster came back in time"
-    return operations
-
-
-def account_for(operations: list[Operation]) -> None:
-    """The same without the checker, so that each stands for the other: every write is found, or may be missing."""
-    last = max(one.process for one in operations)
-    final = {one.key: one.result for one in operations if one.process == last}
-    for key in sorted(key for key in final if key.startswith("list")):
-        appends = [one for one in operations if one.key == key and one.action == "append"]
-        there = final[key]
-        assert len(there) == len(set(there)), f"{key}: something was applied twice"
-        missing = {one.argument for one in appends if one.outcome == "ok"} - set(there)
-        assert not missing, f"{key}: acknowledged, and lost: {sorted(missing)[:5]}"
-        strangers = set(there) - {one.argument for one in appends if one.outcome != "fail"}
-        assert not strangers, f"{key}: refused, and applied: {sorted(strangers)[:5]}"
-    for key in sorted(key for key in final if key.startswith("counter")):
-        adds = [one.outcome for one in operations if one.key == key and one.action == "add"]
-        assert adds.count("ok") <= final[key] <= adds.count("ok") + adds.count("info"), key
-
-
-def describe(operations: list[Operation]) -> str:
-    plain = Tally.of([one for one in operations if one.process % 2 == 0])
-    own = Tally.of([one for one in operations if one.process % 2])
-    return f"{len(operations)} operations; writes by redis-py {plain}, by raftkv's client {own}"
 
 
 # ---------------------------------------------------------------------- kill -9
