@@ -162,6 +162,12 @@ def _vote_always(self: Core, configuration: Configuration) -> bool:
     return changed
 
 
+def _believe_a_former_life(self: Replication, peer: str, message: AppendReply) -> None:
+    if peer in self.progress:
+        self.progress[peer].began = 0
+    _on_reply(self, peer, message)
+
+
 GUARDS: Final[dict[str, Guard]] = {
     "fsync": Guard(
         "what was acknowledged from memory is lost with the power",
@@ -261,6 +267,14 @@ GUARDS: Final[dict[str, Guard]] = {
     "member-leader": Guard(
         "a leader removes itself, and counts itself all the same",
         ((Membership, "_check_leader", lambda _self, _removed: None),),
+    ),
+    "member-disk": Guard(
+        "a node that lost its disk passes for the one it was",
+        ((Membership, "admit", lambda _self, _peer, _disk, _index: ""),),
+    ),
+    "member-reply": Guard(
+        "an acknowledgement of a member's former life keeps from its new one what it lacks",
+        ((Replication, "on_reply", _believe_a_former_life),),
     ),
     "member-vote": Guard(
         "who is no member, or not yet a voter, campaigns and counts itself", ((Core, "use", _vote_always),)

@@ -147,8 +147,7 @@ class Member:
         self.wiped = False
         """It came back with an empty disk under its old id: it must stop."""
         self.rng = Random(f"{world.label}/{node_id}")  # noqa: S311 -- seeded on purpose
-        self.disk = Disk(Random(f"{world.label}/{node_id}/disk"))  # noqa: S311 -- seeded on purpose
-        self.disk.make_dir("data")
+        self.disk = self._new_disk(f"{world.label}/{node_id}/disk")
         self.up = False
         self.incarnation = 0
         self.busy_until = 0.0
@@ -185,8 +184,13 @@ class Member:
         self.generation += 1
         self.joins = joins
         self.wiped = self.rotten = False
-        self.disk = Disk(Random(f"{self.world.label}/{self.key}/disk"))  # noqa: S311 -- seeded on purpose
-        self.disk.make_dir("data")
+        self.disk = self._new_disk(f"{self.world.label}/{self.key}/disk")
+
+    @staticmethod
+    def _new_disk(seed: str) -> Disk:
+        disk = Disk(Random(seed))  # noqa: S311 -- seeded on purpose
+        disk.make_dir("data")
+        return disk
 
     def move(self) -> None:
         """From its next start on it is found somewhere else."""

@@ -130,21 +130,13 @@ class Network:
             return
         blocked = (link.source, link.target) in self.cuts or (link.target, link.source) in self.cuts
         wanted = source.dials(target.id) or self.links[link.target, link.source].up
-        if not target.up or blocked or not wanted or self._not_admitted(source, target):
+        if not target.up or blocked or not wanted or not_admitted(source, target):
             world.scheduler.after(link.redial_s * (0.5 + self._rng.random()), self._dial, link, epoch)
             link.redial_s = min(2 * link.redial_s, REDIAL_MAX_S)
             return
         link.up, link.dead, link.redial_s = True, False, REDIAL_MIN_S
         link.bulk_until = 0.0
         source.link(link.target, up=True)
-
-    @staticmethod
-    def _not_admitted(source: Member, target: Member) -> bool:
-        """The handshake: each looks at the other's disk; who answers says why not."""
-        verdict = target.meet(source)
-        if verdict:
-            source.refused(target.id, verdict)
-        return bool(verdict or source.meet(target))
 
     def break_link(self, link: Link, epoch: int | None = None) -> None:
         """The connection ends (if it still is the one of ``epoch``), and is dialled again."""
@@ -222,6 +214,14 @@ class Network:
                 self.break_link(link)
                 link.lost_before = link.epoch
                 link.last_arrival = 0.0
+
+
+def not_admitted(source: Member, target: Member) -> bool:
+    """The handshake: each looks at the other's disk; who answers says why not."""
+    verdict = target.meet(source)
+    if verdict:
+        source.refused(target.id, verdict)
+    return bool(verdict or source.meet(target))
 
 
 def payload_bytes(message: Message) -> int:

@@ -21,6 +21,7 @@ from chaos.sim.checks import Checks, Violation
 from chaos.sim.clients import resp
 from chaos.sim.disk import Disk
 from chaos.sim.member import WALL_EPOCH_MS, Member
+from chaos.sim.network import not_admitted
 from chaos.sim.profiles import Profile
 from chaos.sim.scheduler import START_S
 from raftkv.consensus.configuration import CONFIGURATION, Configuration
@@ -114,10 +115,12 @@ class Wire:
         self._stage = stage
         self.flights: list[Flight] = []
         self.cuts: set[tuple[str, str]] = set()
+        self._closed: set[tuple[str, str]] = set()
+        """Where a handshake failed: nothing leaves from one to the other."""
 
     def send(self, source: str, target: str, message: Message) -> bool:
         """Lost without a word when a partition lies between."""
-        if not self._stage.members[target].up:
+        if not self._stage.members[target].up or (source, target) in self._closed:
             return False
         flight = Flight(source, target, message, lost=(source, target) in self.cuts)
         if not flight.lost:
@@ -134,15 +137,26 @@ class Wire:
         self.cuts = {(a, b) for one in sides for other in sides if one is not other for a in one for b in other}
         self.flights = [one for one in self.flights if one.held or (one.source, one.target) not in self.cuts]
         for source, target in sorted(before - self.cuts):
-            self._link(source, target, up=False)
-            self._link(source, target, up=True)
+            if source < target:
+                self._link(source, target, up=False)
+                self._link(target, source, up=False)
+                self.redial(source, target)
 
     def dial_all(self, source: str) -> None:
         """A process started: connections to it and from it are made."""
         for peer in self._stage.members:
             if peer != source:
-                self._link(source, peer, up=True)
-                self._link(peer, source, up=True)
+                self.redial(source, peer)
+
+    def redial(self, source: str, target: str) -> None:
+        """Both connections are made, if one of the two wants to talk to the other."""
+        one, other = self._stage.members[source], self._stage.members[target]
+        pairs = {(source, target), (target, source)}
+        if one.up and other.up and (one.dials(target) or other.dials(source)):
+            for pair in sorted(pairs):
+                self._link(*pair, up=True)
+        else:
+            self._closed |= pairs
 
     def process_ended(self, node_id: str) -> None:
         """What was on its way to it is lost; what it has sent may still arrive."""
@@ -152,23 +166,32 @@ class Wire:
                 self._link(peer, node_id, up=False)
 
     def _link(self, source: str, target: str, *, up: bool) -> None:
-        members = self._stage.members
-        if members[source].up and (not up or (members[target].up and (source, target) not in self.cuts)):
-            members[source].link(target, up=up)
+        one, other = self._stage.members[source], self._stage.members[target]
+        if not one.up or (up and (not other.up or (source, target) in self.cuts)):
+            return
+        self._closed.discard((source, target))
+        if up and not_admitted(one, other):
+            self._closed.add((source, target))
+        else:
+            one.link(target, up=up)
 
 
 class Actor(Member):
     """A node with a clock of its own, and a disk that can be stalled."""
 
-    registers = False
-
     def __init__(self, stage: Stage, node_id: str, peers: list[str]) -> None:
+        self.registers = stage.disks
         super().__init__(cast("World", stage), node_id, peers)  # the stage has what a member uses of a world
-        self.disk = Disk(NothingKept())
-        self.disk.make_dir("data")
+        self.joins = not peers
         self.clock = Clock()
         self.stalled = False
         self._syncs: list[tuple[int, Callable[..., Any], tuple[Any, ...]]] = []
+
+    @staticmethod
+    def _new_disk(_seed: str) -> Disk:
+        disk = Disk(NothingKept())
+        disk.make_dir("data")
+        return disk
 
     def monotonic(self) -> float:
         return self.clock.now
@@ -271,6 +294,8 @@ class Stage:
     """The group, and what has happened since :meth:`report` was called last. Use it inside ``world.pinned()``."""
 
     nodes: int
+    disks: bool = False
+    """Nodes say which disk they have and where they are, and the group remembers."""
     label: str = "script"
     timing: Timing = field(default_factory=Timing)
     profile: Profile = field(
@@ -361,14 +386,24 @@ class Stage:
 
     def change(self, node_id: str, change: MembershipChange) -> None:
         """Somebody asks for a change of the members."""
-
-        def done(_configuration: object, error: RaftKVError | None) -> None:
-            text = "done" if error is None else f"{outcome(error)}: {error.message}"
-            self._answers.append(f"{node_id} answers {type(change).__name__.lower()} {change.node_id}: {text}")
-
         member = self.members[node_id]
-        member.call(member.replica.membership.change, change, done)
+        done = self._operator(node_id, f"{type(change).__name__.lower()} {change.node_id}")
+        member.call(member.replica.membership.change, change, lambda _, error: done(error))
         self.settle()
+
+    def transfer(self, node_id: str, target: str) -> None:
+        """Somebody asks for another leader."""
+        member = self.members[node_id]
+        member.call(member.replica.transfer.start, target, self._operator(node_id, f"transfer {target}"))
+        member.schedule_tick()
+        self.settle()
+
+    def _operator(self, node_id: str, asked: str) -> Callable[[RaftKVError | None], None]:
+        def done(error: RaftKVError | None) -> None:
+            text = "done" if error is None else f"{outcome(error)}: {error.message}"
+            self._answers.append(f"{node_id} answers {asked}: {text}")
+
+        return done
 
     def read(self, node_id: str, words: list[str]) -> None:
         """A client reads. A GET must not answer what an acknowledged SET had replaced before it was asked."""

@@ -168,14 +168,16 @@ def off(script: Script, arguments: Arguments) -> list[str]:
 
 @verb
 def cluster(script: Script, arguments: Arguments) -> None:
-    """``cluster nodes=3 [lease] [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. Leaders use leases, an append
-    carries at most ``batch`` entries, a message ``chunk`` bytes of a snapshot.
+    """``cluster nodes=3 [lease] [disks] [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. Leaders use leases; nodes
+    say to each other which disk they have, and a leader writes that down; an append carries at most ``batch`` entries, a
+    message ``chunk`` bytes of a snapshot.
     """
     for name, (owner, attribute) in LIMITS.items():
         if name in arguments.options:
             limit = int(arguments.options[name])
             script.stack.enter_context(mock.patch.object(owner, attribute, limit))
-    script.stage = Stage(int(arguments.options["nodes"]), timing=Timing(read_lease="lease" in arguments.words))
+    timing = Timing(read_lease="lease" in arguments.words)
+    script.stage = Stage(int(arguments.options["nodes"]), disks="disks" in arguments.words, timing=timing)
 
 
 @verb
@@ -206,6 +208,19 @@ def restart(script: Script, arguments: Arguments) -> None:
     """``restart n1``: a crashed node recovers from its disk, and connects."""
     script.stage.members[arguments.words[0]].start()
     script.stage.settle()
+
+
+@verb
+def wipe(script: Script, arguments: Arguments) -> None:
+    """``wipe n1 [joins]``: a crashed node gets an empty disk in the place of its own. It restarts as if nothing had happened,
+    or with ``joins`` as one that waits to be added.
+    """
+    member = script.stage.members[arguments.words[0]]
+    if member.up:
+        raise ScriptError(f"{member.id} runs; crash it first")
+    joins = "joins" in arguments.words
+    member.renew(joins=joins)
+    member.wiped = not joins
 
 
 @verb
@@ -336,8 +351,7 @@ def peek(script: Script, arguments: Arguments) -> list[str]:
 def transfer(script: Script, arguments: Arguments) -> None:
     """``transfer n1 n2``: n1 is asked to hand its leadership to n2; it goes on trying as its clock runs."""
     leader, target = script.node(arguments), script.node(arguments)
-    leader.hand_over(target.id)
-    script.stage.settle()
+    script.stage.transfer(leader.id, target.id)
 
 
 @verb
@@ -378,8 +392,10 @@ def join(script: Script, arguments: Arguments) -> None:
 
 @verb
 def add(script: Script, arguments: Arguments) -> None:
-    """``add n1 n4``: n1 is asked to make n4 a learner."""
-    script.change(arguments, lambda name: Add(name, "", promote=False))
+    """``add n1 n4 [promote] [replaces=n2]``: n1 is asked to make n4 a learner, and a voter when it has caught up, in n2's place."""
+    options, promote = arguments.options, "promote" in arguments.words
+    members = script.stage.members
+    script.change(arguments, lambda name: Add(name, members[name].address, promote, options.get("replaces", "")))
 
 
 @verb
