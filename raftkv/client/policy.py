@@ -28,6 +28,7 @@ from random import Random
 from typing import Any, Final, TypeAlias
 
 from raftkv.client.errors import ConnectionLostError, NoAnswerError, SessionExpiredError, WatchError
+from raftkv.client.nodes import STATUS, Nodes
 from raftkv.errors import AuthError, NodeStoppedError, NoLeaderError, RaftKVError, UnknownOutcomeError
 from raftkv.protocol.decoder import ResponseError
 from raftkv.protocol.encoder import encode_commands
@@ -38,16 +39,8 @@ EXCHANGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """As EXCHANGE_COMMANDS_MAX, in bytes; a single larger request goes by itself."""
 OUTSTANDING_MAX: Final = 1024
 """Sequences between the oldest unanswered and the newest of a session; beyond that a new session is opened."""
-NODES_MAX: Final = 64
-"""Addresses remembered besides those that the client was given."""
 BACKOFF_S_MIN: Final = 0.01
 BACKOFF_S_MAX: Final = 0.5
-AVOID_S: Final = 2.0
-"""How long a node that could not be reached is asked last."""
-LEADER_CHECK_S: Final = 15.0
-"""A follower serves by forwarding and says nothing of it, so who leads is asked anew at this interval."""
-LEADER_SEARCH_S: Final = 0.2
-"""The same while no leader is known."""
 OPENING_POLL_S: Final = 0.005
 """While one operation opens the session, the others that need it look again at this interval."""
 
@@ -57,7 +50,6 @@ _IN_DOUBT: Final = frozenset({"UNKNOWN", "MISCONF"})
 """The command may have happened: leadership was lost, or the node stopped, in the middle."""
 _NO_ACCESS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
 _READS: Final = re.compile(r"linearizable|bounded \d{1,9}|token|local")
-_STATUS: Final = [b"RAFT.STATUS", b"role", b"leader", b"halted", b"client_addresses"]
 
 
 class Kind(Enum):
@@ -220,8 +212,18 @@ class _Budget:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.until = policy.monotonic() + policy.options.deadline_s
-        self.failures = 0
+        self.renew()
         self.last_error: RaftKVError | None = None
+
+    def renew(self) -> None:
+        """It went well: what fails from now on fails for the first time."""
+        self.failures = 0
+        self._hops_left = len(self._policy.nodes) + 1
+
+    def hop(self) -> bool:
+        """Whether to try at once: once at each node, and once more where the leader turned out to be."""
+        self._hops_left -= 1
+        return self._hops_left >= 0
 
     def left_s(self) -> float:
         return self.until - self._policy.monotonic()
@@ -236,18 +238,14 @@ class _Budget:
 class Policy:
     """The state that all operations of one client share: who leads, who is down, the session.
 
-    Safe to use from several threads: each of its changes is made under one lock, never held across a ``yield``.
+    Safe to use from several threads: each of its changes is made under a lock, never held across a ``yield``.
     """
 
     def __init__(self, options: Options, monotonic: Callable[[], float], rng: Random) -> None:
         self.options = options
         self.monotonic = monotonic
         self.rng = rng
-        self.leader: str | None = None
-        self._nodes = list(dict.fromkeys(options.nodes))
-        self._avoid: dict[str, float] = {}  # address to when it may be asked again
-        self._checked = monotonic()
-        self._turn = 0
+        self.nodes = Nodes(options.nodes, monotonic)
         self._session: Session | None = None
         self._opening = False
         self._token = 0
@@ -265,7 +263,7 @@ class Policy:
         commands = [hello, [b"SELECT", b"%d" % options.db]]
         if options.reads not in {"linearizable", "token"}:
             commands.append([b"READ", *options.reads.encode().split()])
-        commands.append(_STATUS)
+        commands.append(STATUS)
         return encode_commands(commands), len(commands)
 
     def greeted(self, address: str, replies: Sequence[Any]) -> bool:
@@ -281,76 +279,21 @@ class Policy:
                 if reply.code in _REFUSED:
                     raise NoLeaderError(str(reply))
                 raise reply
-        halted = self._learn(address, replies[-1])
+        halted = self.nodes.learn(address, replies[-1])
         if halted:
             raise NodeStoppedError(f"{address} has stopped: {halted}")
-        return self.leader in {None, address} or self.options.reads != "linearizable"
+        return self.nodes.leader in {None, address} or self.options.reads != "linearizable"
 
     def read_after(self, token: int) -> None:
         """From now on reads see what ``token`` covers; an earlier one changes nothing."""
         with self._lock:
             self._token = max(self._token, token)
 
-    def _learn(self, address: str, status: Any) -> str:
-        """Take note of a RAFT.STATUS; why that node has stopped, if it has."""
-        if isinstance(status, list):
-            status = dict(zip(status[::2], status[1::2], strict=False))
-        if not isinstance(status, dict):
-            return ""
-        halted: str = status.get(b"halted", b"").decode("utf-8", "replace")
-        members = [one.decode() for one in status.get(b"client_addresses", ())]
-        if halted:
-            self._failed(address)
-            with self._lock:  # it was removed, perhaps, as all that this client knows: it tells who was there then
-                self._know([*self._nodes, *members])
-            return halted
-        with self._lock:
-            self._checked = self.monotonic()
-            leads = status.get(b"role") == b"leader"
-            leader = address if leads else status.get(b"leader", b"").decode()
-            if leader:  # who knows no leader may have been away, and know long gone members
-                self._know(members)
-            if leader and not self._avoided(leader):
-                self._follow(leader)
-            elif self.leader == address or self._avoided(leader):
-                self.leader = None  # it stepped down, or its followers have not noticed yet that it is gone
-        return ""
-
-    def _know(self, members: list[str]) -> None:
-        """These are the members now. Others are forgotten, but for those that the client was given."""
-        if members:
-            self._nodes = list(dict.fromkeys([*members[:NODES_MAX], *self.options.nodes]))
-
-    def _follow(self, leader: str) -> None:
-        self.leader = leader
-        if leader not in self._nodes and len(self._nodes) < NODES_MAX + len(self.options.nodes):
-            self._nodes.append(leader)
-
-    def _avoided(self, address: str) -> bool:
-        return self._avoid.get(address, 0.0) > self.monotonic()
-
-    def _pick(self, *, spread: bool = False) -> str:
-        """The leader if it is known and not down, else (or to ``spread``) the nodes in turn, those that are down last."""
-        with self._lock:
-            if self.leader is not None and not spread and not self._avoided(self.leader):
-                return self.leader
-            count = len(self._nodes)
-            order = [self._nodes[(self._turn + step) % count] for step in range(count)]
-            self._turn = (self._turn + 1) % count
-            return next((one for one in order if not self._avoided(one)), order[0])
-
-    def _failed(self, address: str) -> None:
-        with self._lock:
-            now = self.monotonic()
-            self._avoid = {one: until for one, until in self._avoid.items() if until > now} | {address: now + AVOID_S}
-            if self.leader == address:
-                self.leader = None
-
     def _blame(self, address: str, outcome: Outcome) -> None:
         """Avoid a node that cannot be reached or does not answer. A connection that broke says less: try it again."""
         error = outcome.error
         if isinstance(error, NoAnswerError) or (isinstance(error, ConnectionLostError) and not outcome.sent):
-            self._failed(address)
+            self.nodes.failed(address)
 
     # ---------------------------------------------------------------- operations
     def run(self, requests: Sequence[Request]) -> Flow:
@@ -392,22 +335,22 @@ class Policy:
             self._give_up(chunk, budget)
             return
         spread = self.options.reads != "linearizable" and all(request.kind is Kind.READ for request in chunk)
-        address = self._pick(spread=spread)
-        check = self.monotonic() - self._checked > (LEADER_CHECK_S if self.leader else LEADER_SEARCH_S)
-        argvs = [argv for request in chunk for argv in request.argvs()] + [_STATUS] * check
+        address = self.nodes.pick(spread=spread)
+        check = self.nodes.check_is_due
+        argvs = [argv for request in chunk for argv in request.argvs()] + [STATUS] * check
         first = [[b"READ", b"AT", b"LEAST", b"%d" % self._token]] if spread and self.options.reads == "token" else []
         argvs = [*first, *argvs]
         outcome = yield Exchange(address, encode_commands(argvs), len(argvs), self.options.attempt_timeout_s, left_s)
         outcome = replace(outcome, replies=outcome.replies[len(first) :])
         self._settle(chunk, outcome, address, budget)
         if check and len(first) + len(outcome.replies) == len(argvs):
-            self._learn(address, outcome.replies[-1])
+            self.nodes.learn(address, outcome.replies[-1])
         if all(request.done for request in chunk):
-            budget.failures = 0
-        elif self.leader in {None, address} or budget.failures:
+            budget.renew()
+            return
+        elsewhere = outcome.error is not None or self.nodes.leader not in {None, address}
+        if not (elsewhere and budget.hop()):
             yield Wait(budget.backoff_s())
-        else:
-            budget.failures += 1  # the first redirect is followed at once
 
     def _settle(self, chunk: Sequence[Request], outcome: Outcome, address: str, budget: _Budget) -> None:
         at = 0
@@ -436,7 +379,7 @@ class Policy:
             self._redirected(reply, address)
         elif code in _IN_DOUBT:
             budget.last_error = reply
-            self._failed(address)  # it stopped, or has just lost its leadership
+            self.nodes.failed(address)  # it stopped, or has just lost its leadership
             self._lost(request, reply)
         elif code == "SESSIONEXPIRED" and request.session is not None:
             self._expired(request, reply)
@@ -445,12 +388,11 @@ class Policy:
 
     def _redirected(self, reply: ResponseError, address: str) -> None:
         words = reply.message.split()
-        with self._lock:
-            if reply.code == "MOVED" and len(words) == 2 and words[1].rpartition(":")[2].isdigit():
-                host = words[1].rpartition(":")[0] or address.rpartition(":")[0]  # an empty host means the same
-                self._follow(f"{host}:{words[1].rpartition(':')[2]}")
-            elif reply.code != "TRYAGAIN" and self.leader == address:
-                self.leader = None
+        if reply.code == "MOVED" and len(words) == 2 and words[1].rpartition(":")[2].isdigit():
+            host = words[1].rpartition(":")[0] or address.rpartition(":")[0]  # an empty host means the same
+            self.nodes.follow(f"{host}:{words[1].rpartition(':')[2]}")
+        elif reply.code != "TRYAGAIN":
+            self.nodes.leads_no_more(address)
 
     def _lost(self, request: Request, error: RaftKVError | None) -> None:
         """The answer to ``request`` did not come, or says that nobody knows."""
@@ -542,7 +484,7 @@ class Policy:
             if left_s <= 0:
                 self._give_up([request], budget)
                 raise request.reply
-            address = self._pick()
+            address = self.nodes.pick()
             payload = encode_commands(request.argvs())
             outcome = yield Exchange(address, payload, 1, self.options.attempt_timeout_s, left_s, hold=True)
             self._settle([request], outcome, address, budget)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.client.errors import ConnectionLostError, NoAnswerError, SessionExpiredError, WatchError
+from raftkv.client.nodes import LEADER_CHECK_S
 from raftkv.client.policy import (
     BACKOFF_S_MAX,
     BACKOFF_S_MIN,
-    LEADER_CHECK_S,
     OUTSTANDING_MAX,
     Exchange,
     Kind,
@@ -129,7 +129,7 @@ def test_anything_else_that_is_lost_is_unknown_but_what_was_not_sent_is_repeated
 
 def test_a_broken_connection_is_made_again_to_the_same_node_first():
     play = Play()
-    play.policy.leader = "c:3"
+    play.policy.nodes.leader = "c:3"
     assert play.run([read()], LOST, [b"v"]) == [b"v"]
     assert [address for address, _ in play.sent] == ["c:3", "c:3"]
 
@@ -141,6 +141,34 @@ def test_a_redirect_is_followed_at_once():
     assert play.waits == []
     assert play.run([read()], [ResponseError("MOVED 7 :5")], [b"v"]) == [b"v"]
     assert play.sent[-1][0] == "d:5"
+
+
+def test_the_successor_of_a_leader_that_stops_is_found_without_a_pause():
+    play = Play()
+    play.policy.nodes.leader = "a:1"
+    refused = Outcome((), LOST, sent=False)
+
+    def follower_knows(flow):
+        """The greeting of b:2 says that c:3 leads."""
+        play.policy.greeted("b:2", told("b:2", "c:3", leader="c:3"))
+        return flow.send(Outcome((), NoLeaderError("b:2 does not lead"), sent=False))
+
+    request = read()
+    flow = play.policy.run([request])
+    asked = [next(flow), flow.send(Outcome((), LOST)), flow.send(refused), follower_knows(flow)]
+    assert [effect.address for effect in asked] == ["a:1", "a:1", "b:2", "c:3"]
+    with pytest.raises(StopIteration):
+        flow.send(Outcome([b"v"]))
+    assert request.reply == b"v"
+
+
+def test_when_no_node_is_there_pauses_begin_after_each_was_tried():
+    play = Play()
+    refused = Outcome((), LOST, sent=False)
+    play.run([read()], *[refused] * 8, [b"v"])
+    assert {address for address, _ in play.sent[:3]} == {"a:1", "b:2", "c:3"}
+    assert len(play.waits) == 8 - len(play.policy.options.nodes) - 1
+    assert play.waits[-1] > play.waits[0]
 
 
 def test_redirects_in_a_circle_are_slowed_down_and_end_at_the_deadline():
@@ -303,11 +331,11 @@ def test_greeting_finds_the_leader_and_refuses_to_go_on_without_access():
     assert all(word in payload for word in (b"AUTH", b"secret", b"SETNAME"))
     ok = [{b"proto": 3}, b"OK"]
     assert not play.policy.greeted("a:1", [*ok, {b"role": b"follower", b"leader": b"b:2"}])
-    assert play.policy.leader == "b:2"
+    assert play.policy.nodes.leader == "b:2"
     assert play.policy.greeted("b:2", [*ok, [b"role", b"leader", b"leader", b"b:2"]])
     assert play.policy.greeted("c:3", [*ok, {b"role": b"candidate", b"leader": b""}]) is False
     play.run([read()], Outcome((), LOST, sent=False), [b"v"])
-    assert play.policy.leader is None
+    assert play.policy.nodes.leader is None
     assert play.policy.greeted("a:1", [*ok, {b"role": b"follower", b"leader": b"b:2"}]), "b:2 is down: let a:1 forward"
     with pytest.raises(AuthError, match="WRONGPASS"):
         play.policy.greeted("a:1", [ResponseError("WRONGPASS invalid"), b"OK", {}])
@@ -358,7 +386,7 @@ def test_the_members_of_one_that_knows_no_leader_are_not_believed():
     play = Play()
     play.policy.greeted("a:1", told("a:1", "d:4", leader="a:1"))
     play.policy.greeted("x:9", told("x:9", "y:9", leader=""))
-    play.policy.leader = None
+    play.policy.nodes.leader = None
     play.run([read()], SILENT, SILENT, SILENT, SILENT, [b"v"])
     assert "d:4" in {address for address, _ in play.sent}
     assert "y:9" not in {address for address, _ in play.sent}
@@ -387,7 +415,7 @@ def test_a_leader_that_stepped_down_is_not_followed():
     play.policy.greeted("a:1", [{}, b"OK", {b"role": b"leader"}])
     play.clock.now += LEADER_CHECK_S + 1
     play.run([read()], [b"v", {b"role": b"follower", b"leader": b""}])
-    assert play.policy.leader is None
+    assert play.policy.nodes.leader is None
 
 
 @pytest.mark.parametrize("options", [{"deadline_s": 0}, {"max_connections": 0}, {"nodes": ()}, {"nodes": ("here",)}])
@@ -516,7 +544,7 @@ def test_every_write_happens_exactly_once(pipelines, schedule):
 # ------------------------------------------------------------------ reads that need not be linearizable
 def test_relaxed_reads_go_to_the_nodes_in_turn_and_writes_to_the_leader():
     play = Play(reads="local")
-    play.policy.leader = "b:2"
+    play.policy.nodes.leader = "b:2"
     for _ in range(4):
         assert play.run([read()], [b"v"]) == [b"v"]
     assert [address for address, _ in play.sent] == ["a:1", "b:2", "c:3", "a:1"]
