@@ -20,7 +20,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import failover, report, tools
+from benchmarks import failover, handover, report, tools
 from benchmarks.goals import GOALS
 from benchmarks.systems import Etcd, RaftKV, RedisAlone, RedisReplicated, resident_mib
 from benchmarks.tools import BenchError, Sample
@@ -177,6 +177,9 @@ class Run:
         """Kill the leader under load, again and again; ``raftkv dev --restart`` brings it back."""
         with RaftKV(self.directory) as system:
             self.failovers("raftkv", system, system.heal)
+            self.console.print("leader of raftkv told to stop")
+            gaps = handover.measure(system, "stop", self.extent.kills)
+            self.results.figures["raftkv/leader told to stop s"] = [gap.all for gap in gaps]
 
     def failover_etcd(self) -> None:
         """The same with etcd's default timeouts."""
