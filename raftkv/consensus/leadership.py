@@ -43,7 +43,7 @@ class Transfer:
     def start(self, target: str, done: Done) -> None:
         """Hand over to ``target``, or to the best successor when that is empty.
 
-        ``done`` gets None when another node leads, or an error: this node leads on.
+        ``done`` gets None when another node leads, or an error: this node leads on, or nobody that it knows of.
         """
         core = self._core
         target = target or self.target or self.best_successor()
@@ -76,8 +76,10 @@ class Transfer:
             self._end(NodeStoppedError(core.halted))
         elif not core.is_leader:
             # The engine of a leader that steps down knows the next one a moment later.
-            if core.engine.leader_id or now > self._deadline:
+            if core.engine.leader_id:
                 self._end(None)
+            elif now > self._deadline:
+                self._end(NoLeaderError("this node leads no more, and knows no other leader yet"))
         elif now > self._deadline:
             self._end(NoLeaderError(f"{self.target} did not take over in time; this node leads on", code="ERR"))
         elif now - self._asked >= core.timing.heartbeat_s and self._is_ready():

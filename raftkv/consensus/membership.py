@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Done = Callable[[object, RaftKVError | None], None]
 SCAN_ENTRIES: Final = 64
+LEAVE_AGAIN: Final = 5
+"""A leader that is to be replaced tries once in so many longest election timeouts to hand over: while it does, which is for one
+at most, it takes no writes."""
 
 Refusal = Literal["", "removed", "foreign disk"]
 """Why a node may not join the conversation; empty: it may."""
@@ -69,6 +72,7 @@ class Membership:
         self._met: dict[str, _Met] = {core.node_id: _Met(disk, address)} if disk else {}
         self._catch_up: dict[str, _CatchUp] = {}
         self._register_due = 0.0
+        self._leave_due = -1e9
         self.propose: Callable[[bytes, Done], None] = _unset
         self.hand_over: Callable[[], None] = _unset
         self.on_change: Callable[[Configuration], None] | None = None
@@ -186,8 +190,8 @@ class Membership:
         """Order a change; ``done`` gets the configuration once it is committed, or why not."""
         try:
             self._check_ready()
+            changed = self.latest.changed(change)  # before: what is wrong with the change itself is said first
             self._check(change)
-            changed = self.latest.changed(change)
         except RaftKVError as error:
             done(None, error)
             return
@@ -288,6 +292,11 @@ class Membership:
         return quick
 
     def _promote(self, learner: str, replaces: str) -> None:
+        core = self._core
+        if replaces == core.node_id:
+            if core.monotonic() < self._leave_due:
+                return
+            self._leave_due = core.monotonic() + LEAVE_AGAIN * core.timing.election_max_s
         if replaces and self.latest.get(replaces) is not None:
             self.change(Remove(replaces), _ignored)
         else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from raftkv.consensus.configuration import Configuration, Member, Register
-from raftkv.consensus.membership import Membership
+from raftkv.consensus.membership import LEAVE_AGAIN, Membership
 from raftkv.consensus.replication import Replication
 from raftkv.errors import RaftKVError
 from raftkv.replicator import Add, Remove
-from tests.unit.fake_core import FakeCore
+from tests.unit.fake_core import TIMING, FakeCore
 
 
 class Leader:
@@ -92,4 +92,71 @@ def test_a_voter_that_does_not_answer_does_not_count_for_the_quorum_after_a_remo
     [error] = leader.refusals
     assert "only 1 of 2 voters would answer (n1): no quorum" in error.message
     assert error.definite
+    assert leader.membership.latest.voters == ("n1", "n2", "n3")
+
+
+# ------------------------------------------------------------------ what a leader does by itself
+def learner(leader: Leader, *, replaces: str = "") -> None:
+    """n4 is added, and has answered that it holds nothing."""
+    leader.membership.met("n4", "disk-4", "db4:1")
+    leader.change(Add("n4", "db4:1", replaces=replaces))
+    leader.hear("n2", "n3", "n4")
+    assert leader.membership.latest.voters == ("n1", "n2", "n3")
+
+
+def holds(leader: Leader, index: int) -> None:
+    leader.hear("n2", "n3", "n4")
+    leader.replication.progress["n4"].match_index = index
+    leader.membership.tick()
+
+
+def test_a_learner_votes_when_a_round_of_catching_up_was_quick():
+    leader = Leader()
+    learner(leader)
+    last = leader.fake.log.last_index
+    holds(leader, last - 1)
+    leader.fake.now += TIMING.election_min_s
+    holds(leader, last)
+    assert leader.membership.latest.voters == ("n1", "n2", "n3", "n4")
+
+
+def test_a_learner_that_took_long_for_a_round_has_to_do_another_one():
+    leader = Leader()
+    learner(leader)
+    last = leader.fake.log.last_index
+    holds(leader, last - 1)
+    leader.fake.write(1)  # what the next round ends with
+    leader.fake.now += TIMING.election_min_s / 2
+    holds(leader, last - 1)
+    leader.fake.now += TIMING.election_min_s
+    holds(leader, last)
+    assert leader.membership.latest.voters == ("n1", "n2", "n3")
+    holds(leader, last + 1)
+    assert leader.membership.latest.voters == ("n1", "n2", "n3", "n4")
+
+
+def test_a_learner_that_fell_silent_begins_a_new_round():
+    leader = Leader()
+    learner(leader)
+    last = leader.fake.log.last_index
+    holds(leader, last - 1)
+    leader.fake.now += TIMING.election_min_s
+    leader.hear("n2", "n3")
+    leader.membership.tick()
+    holds(leader, last - 1)
+    leader.fake.now += TIMING.election_min_s / 2
+    holds(leader, last)
+    assert "n4" in leader.membership.latest.voters
+
+
+def test_a_leader_that_is_to_be_replaced_takes_writes_most_of_the_time_that_it_fails_to_hand_over():
+    leader = Leader()
+    attempts = []
+    leader.membership.hand_over = lambda: attempts.append(leader.fake.now)
+    learner(leader, replaces="n1")
+    end = leader.fake.now + 4 * LEAVE_AGAIN * TIMING.election_max_s
+    while leader.fake.now < end:
+        holds(leader, leader.fake.log.last_index)
+        leader.fake.now += TIMING.heartbeat_s
+    assert len(attempts) == 4
     assert leader.membership.latest.voters == ("n1", "n2", "n3")
