@@ -4,6 +4,9 @@
 Fault 3 of ``consensus.md``: the engine's own journal is never synced and is changed in place. Here it is an
 append-only, checksummed log; term and vote are on disk before they are used, and the commit index is volatile,
 as in the Raft paper.
+
+Raft's invariants of a log are asserted here, always: indices have no gaps, terms never go back, one vote a term, nothing
+committed is cut. A breach is a bug or a damaged file; the node stops and names the evidence.
 """
 
 from __future__ import annotations
@@ -89,6 +92,8 @@ class JournalAdapter(Journal):
         """Told of every entry that holds a configuration, when it gets into the log."""
         self.on_truncated: Callable[[int], None] = _ignore
         """Told from which entry on the log was cut."""
+        self.committed: Callable[[], int] = lambda: 0
+        """Highest index known to be committed; nothing up to it is ever cut."""
 
     def __len__(self) -> int:
         return self.log.last_index - self.view_first + 1 if self.log.last_index else 0
@@ -131,6 +136,9 @@ class JournalAdapter(Journal):
         if log.last_index and idx != log.last_index + 1:
             msg = f"gap in the log: entry {idx} after {log.last_index}"
             raise InvariantError(msg)
+        if term < log.last_term:
+            msg = f"terms go back in the log: entry {idx} of term {term} after one of term {log.last_term}"
+            raise InvariantError(msg)
         if not log.last_index:
             self.view_first = idx
         log.append(idx, term, command)
@@ -145,6 +153,9 @@ class JournalAdapter(Journal):
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         index = self.view_first + entryFrom
         if index <= self.log.last_index:
+            if index <= self.committed():
+                msg = f"entry {index} would be cut off the log, and {self.committed()} is committed"
+                raise InvariantError(msg)
             self.log.truncate_from(index)
             self.on_truncated(index)
 
@@ -161,6 +172,13 @@ class JournalAdapter(Journal):
         return self._commit_at_start
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        known = self.log.hard_state
+        if term < known.term:
+            msg = f"the term would go back from {known.term} to {term}"
+            raise InvariantError(msg)
+        if term == known.term and known.voted_for not in (None, votedForNodeId):
+            msg = f"a second vote in term {term}: for {votedForNodeId} after {known.voted_for}"
+            raise InvariantError(msg)
         self.log.set_hard_state(term, votedForNodeId)
         self.log.sync()
 

@@ -171,6 +171,7 @@ class Replica:
         core.engine.use_serializer(self.snapshots)
         journal.on_configuration = membership.appended
         journal.on_truncated = membership.truncated
+        journal.committed = lambda: core.committed
         membership.propose = self.propose
         membership.hand_over = lambda: self.transfer.start("", _forget)
         membership.on_voters = self.reads.voters_changed

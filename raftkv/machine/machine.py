@@ -106,8 +106,11 @@ class StateMachine:
     def apply(self, index: int, entry: bytes) -> list[GroupResult]:
         """Apply one entry; one result for each of its groups.
 
-        Raises InvariantError when the entry cannot be read or the state has diverged from the leader's.
+        Raises InvariantError when the entry cannot be read, comes again, or the state has diverged from the leader's.
         """
+        if index <= self.index:
+            msg = f"entry {index} would be applied after entry {self.index}"
+            raise InvariantError(msg)
         self.index = self.watches.index = index
         self.stamp_ms = max(self.stamp_ms, stamp_of(entry))
         self.keyspace.now_ms = self.stamp_ms

@@ -150,3 +150,35 @@ def test_the_commit_index_is_not_kept_and_starts_at_the_snapshot():
     assert journal.getRaftCommitIndex() == 1
     journal.log.sync()
     assert journal_of(disk, snapshot_index=6).getRaftCommitIndex() == 6
+
+
+# ------------------------------------------------------------------ invariants
+def test_terms_never_go_back_in_the_log():
+    journal = journal_of(count=20)
+    with pytest.raises(InvariantError, match="entry 21 of term 2 after one of term 3"):
+        journal.add(b"x", 21, 2)
+    assert len(journal) == 20
+
+
+def test_nothing_committed_is_cut():
+    journal = journal_of(count=20)
+    journal.committed = lambda: 15
+    with pytest.raises(InvariantError, match="entry 15 would be cut off the log, and 15 is committed"):
+        journal.deleteEntriesFrom(14)
+    assert len(journal) == 20
+    journal.deleteEntriesFrom(15)
+    assert len(journal) == 15
+
+
+def test_a_term_never_goes_back_and_has_one_vote():
+    journal = journal_of(count=1)
+    journal.setCurrentTerm(4, None)
+    journal.setCurrentTerm(4, "n2")
+    journal.setCurrentTerm(4, "n2")
+    for vote in ("n3", None):
+        with pytest.raises(InvariantError, match="a second vote in term 4"):
+            journal.setCurrentTerm(4, vote)
+    with pytest.raises(InvariantError, match="would go back from 4 to 3"):
+        journal.setCurrentTerm(3, None)
+    journal.setCurrentTerm(5, None)
+    assert (journal.getCurrentTerm(), journal.getVotedForNodeId()) == (5, None)

@@ -398,3 +398,10 @@ def test_a_digest_of_another_state_in_the_log_stops_the_replica():
     assert replica.machine.audit.compared == 1
     with pytest.raises(RaftKVError, match="state diverged"):
         replica.apply((Group(DIGEST, 0, 0, b"", numbers=(index, digest ^ 1)), []))
+
+
+def test_no_entry_is_applied_twice():
+    replica = Replica()
+    replica.apply(plain([b"INCR", b"n"]))
+    with pytest.raises(InvariantError, match="would be applied after entry"):
+        replica.machine.apply(replica.index, entry_of(START_MS, [plain([b"INCR", b"n"])]))
