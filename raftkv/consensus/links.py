@@ -192,7 +192,9 @@ class Links:
         if task is not None:
             task.cancel()
             del self._diallers[peer]
-        if wanted:
+        if not wanted:
+            self.info.pop(peer, None)  # should it be added again, it is where that entry says
+        else:
             self.info.setdefault(peer, PeerInfo())
             self._called.setdefault(peer, asyncio.Event())
             self._diallers[peer] = (wanted, asyncio.create_task(self._dial_for_ever(peer, wanted)))

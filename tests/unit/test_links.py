@@ -257,6 +257,7 @@ async def test_who_is_not_known_yet_is_let_in_and_dialled_back_where_it_says():
         assert one.gate.seen == [("n9", "disk-n9", stranger.address)] * len(one.gate.seen) != []
         stranger.links.set_members({})
         await one.linked("n9", up=False)
+        assert "n9" not in one.links.info, "what it said of itself is forgotten with it"
 
 
 @on_loop
