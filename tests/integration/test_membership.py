@@ -181,8 +181,9 @@ def test_a_dead_node_is_replaced(make_cluster, load_on):
 
 
 # ----------------------------------------------------------------- all at one time
-def test_everything_changes_and_all_start_again_with_their_first_settings(make_cluster, load_on):
-    cluster = make_cluster(3, 2, **SMALL_LOG)
+@pytest.mark.parametrize("settings", [{}, SMALL_LOG], ids=["from the log", "from the snapshot"])
+def test_everything_changes_and_all_start_again_with_their_first_settings(make_cluster, load_on, settings):
+    cluster = make_cluster(3, 2, **settings)
     load = load_on(cluster)
     add(cluster, 3)
     for _ in range(3):
@@ -195,6 +196,10 @@ def test_everything_changes_and_all_start_again_with_their_first_settings(make_c
     cluster.kill(dead)
     spare = next(place for place in range(3) if place in cluster.absent)
     load.wait_acknowledged(100)
+    if settings:
+        cluster.wait_until(
+            lambda: all(_is_in_snapshot(cluster, place) for place in cluster.running), "it is in snapshots"
+        )
     before = voters(cluster)
     places = [place for place in range(5) if name(cluster, place) in before]
     cluster.kill(*cluster.running)
@@ -205,6 +210,11 @@ def test_everything_changes_and_all_start_again_with_their_first_settings(make_c
     assert name(cluster, spare) not in before
     load.wait_acknowledged(300)
     print("\n" + describe(judge(cluster, load)))
+
+
+def _is_in_snapshot(cluster: Any, place: int) -> bool:
+    status = cluster.status(place) or {}
+    return int(status.get("snapshot_index", 0)) > int(status.get("configuration_index", 0)) > 0
 
 
 # ------------------------------------------------------------------ moved and wiped
