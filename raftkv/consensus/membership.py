@@ -45,10 +45,11 @@ Refusal = Literal["", "removed", "foreign disk"]
 
 @dataclass(slots=True)
 class _CatchUp:
-    """One round of a learner (thesis 4.2.1): the entries there were when it began."""
+    """One round of a learner (thesis 4.2.1): the entries there were when it began, and whether the round before was quick."""
 
     target: int
     began: float
+    after_quick: bool = False
 
 
 @dataclass(slots=True)
@@ -113,6 +114,7 @@ class Membership:
         for one in self.latest.ids:
             if before.get(one) is None and one != self._core.node_id:
                 self._met.pop(one, None)  # who had this id before was somebody else; the link begins anew
+                self._catch_up.pop(one, None)
         self._use()
 
     def truncated(self, index: int) -> None:
@@ -222,9 +224,9 @@ class Membership:
             self._check_quorum(tuple(one for one in self.latest.voters if one != change.node_id), change.node_id)
         if isinstance(change, Promote):
             self._check_quorum((*self.latest.voters, change.node_id), change.node_id)
-            progress = self._replication.progress.get(change.node_id)
-            if progress is not None and not self._caught_up(change.node_id):
-                behind = core.log.last_index - progress.match_index
+            if not self._caught_up(change.node_id):
+                progress = self._replication.progress.get(change.node_id)
+                behind = core.log.last_index - (progress.match_index if progress is not None else 0)
                 raise BusyError(f"{change.node_id} has not caught up ({behind} entries behind)")
 
     def _check_leader(self, removed: str) -> None:
@@ -253,6 +255,8 @@ class Membership:
             return
         if not core.learners and core.monotonic() < self._register_due:
             return
+        for one in core.learners:
+            self._follow(one)
         if self.busy or not self._leads_surely:
             return
         self._register()
@@ -276,20 +280,28 @@ class Membership:
         if news:
             self.change(Register(tuple(news)), _ignored)
 
-    def _caught_up(self, learner: str) -> bool:
-        """Whether a round took less than an election timeout: a commit would not wait longer for it."""
+    def _follow(self, learner: str) -> None:
+        """End its round when it holds what there was at the beginning, and begin the next one."""
         core = self._core
         progress = self._replication.progress.get(learner)
         if progress is None or progress.needs_snapshot or not self._replication.is_alive(learner):
             self._catch_up.pop(learner, None)
-            return False
-        now = core.monotonic()
-        catch_up = self._catch_up.setdefault(learner, _CatchUp(core.log.last_index, now))
-        if progress.match_index < catch_up.target:
-            return False
-        quick = now - catch_up.began <= core.timing.election_min_s
-        self._catch_up[learner] = _CatchUp(core.log.last_index, now)
-        return quick
+            return
+        now, last = core.monotonic(), core.log.last_index
+        catch_up = self._catch_up.setdefault(learner, _CatchUp(last, now))
+        if progress.match_index >= catch_up.target:
+            self._catch_up[learner] = _CatchUp(last, now, self._is_quick(catch_up))
+
+    def _is_quick(self, catch_up: _CatchUp) -> bool:
+        return self._core.monotonic() - catch_up.began <= self._core.timing.election_min_s
+
+    def _caught_up(self, learner: str) -> bool:
+        """Whether a round took less than an election timeout, and this one has not: a commit would not wait longer for it.
+
+        It may lack entries: while clients write there are always some under way.
+        """
+        catch_up = self._catch_up.get(learner)
+        return catch_up is not None and catch_up.after_quick and self._is_quick(catch_up)
 
     def _promote(self, learner: str, replaces: str) -> None:
         core = self._core

@@ -8,7 +8,7 @@ from raftkv.consensus.configuration import Configuration, Member, Register
 from raftkv.consensus.membership import LEAVE_AGAIN, Membership
 from raftkv.consensus.replication import Replication
 from raftkv.errors import RaftKVError
-from raftkv.replicator import Add, Remove
+from raftkv.replicator import Add, Promote, Remove
 from tests.unit.fake_core import TIMING, FakeCore
 
 
@@ -43,11 +43,18 @@ class Leader:
         """Time passes, the leader does what it does by itself, and all of it is committed."""
         self.fake.now += 1.0
         self.membership.tick()
+        return self.commit()
+
+    def commit(self) -> Configuration:
+        """Everything that was proposed is committed."""
         latest = self.membership.latest
         self.fake.commit(self.fake.log.last_index)
         if latest.index:
             self.membership.on_applied(latest.index, latest.encode())
         return latest
+
+    def ignore(self, _result: object, error: RaftKVError | None) -> None:
+        assert error is None
 
     def change(self, change: Add | Remove | Register) -> None:
         self.membership.change(change, lambda _, error: self.refusals.append(error) if error else None)
@@ -160,3 +167,45 @@ def test_a_leader_that_is_to_be_replaced_takes_writes_most_of_the_time_that_it_f
         leader.fake.now += TIMING.heartbeat_s
     assert len(attempts) == 4
     assert leader.membership.latest.voters == ("n1", "n2", "n3")
+
+
+def promote(leader: Leader) -> list[str]:
+    """What n1 answers when it is asked to make n4 a voter."""
+    answers: list[str] = []
+    leader.membership.change(Promote("n4"), lambda _, error: answers.append(error.message if error else ""))
+    return answers
+
+
+def by_hand(leader: Leader) -> None:
+    """n4 is a learner that somebody will promote, and has caught up."""
+    leader.change(Add("n4", "db4:1", promote=False))
+    holds(leader, leader.fake.log.last_index)
+
+
+def test_a_learner_that_lacks_what_is_under_way_is_promoted():
+    leader = Leader()
+    by_hand(leader)
+    leader.fake.write(1)
+    assert promote(leader) == []
+    assert "n4" in leader.membership.latest.voters
+
+
+def test_a_learner_that_has_come_to_a_halt_since_is_not_promoted():
+    leader = Leader()
+    by_hand(leader)
+    last = leader.fake.log.last_index
+    leader.fake.write(1)
+    for _ in range(4):
+        leader.fake.now += TIMING.election_min_s / 2
+        holds(leader, last)
+    assert promote(leader) == ["n4 has not caught up (1 entries behind)"]
+
+
+def test_a_learner_does_not_inherit_what_its_id_held_in_a_former_life():
+    leader = Leader()
+    by_hand(leader)
+    leader.membership.change(Remove("n4"), leader.ignore)
+    leader.commit()
+    leader.membership.change(Add("n4", "db4:1", promote=False), leader.ignore)
+    leader.commit()
+    assert promote(leader) == [f"n4 has not caught up ({leader.fake.log.last_index} entries behind)"]
