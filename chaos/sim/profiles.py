@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
+
+CHUNK_BYTES: Final = 1500
+"""Small, so that compaction and chunked transfer happen with little data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class Profile:
     large_bytes: int = 1 << 20
     bandwidth: int = 0
     """Bytes of entries and snapshots that a link carries a second; 0: any number at once."""
+    chunk_bytes: int = CHUNK_BYTES
+    """Snapshots are sent in pieces of so many bytes."""
+    ambush: float = 0.0
+    """Share of the faults that wait until somebody is receiving a snapshot."""
     reserve: int = 0
     """Nodes that may join; without any, nobody leaves or is replaced either."""
     drain_s: float = 9.0
@@ -96,15 +103,8 @@ _ALL: Final = (
     Profile("replacements", "disks lost, nodes replaced, by log and by snapshot", {"replace": 4, "wipe": 4, "join": 2, "remove": 1, "move": 2, "power": 2, "kill_leader": 1}, 1.0, reserve=3, drain_s=20.0, snapshot_entries=25, retain_bytes=0, think_s=0.03),
     Profile("learners", "learners that come and go while leaders change", {"learner": 4, "join": 2, "remove": 3, "isolate_leader": 2, "kill_leader": 1, "transfer": 2}, 0.5, reserve=3, drain_s=20.0, snapshot_entries=60, think_s=0.03),
     Profile("expelled", "a removed node that goes on, and does not know", {"expel": 1}, 2.5, reserve=3, drain_s=20.0, steady_leader=True),
+    Profile("catching_up", "followers that were away, state that takes long to send, a way that breaks", {"isolate_follower": 4, "kill": 4, "kill_leader": 1, "transfer": 1, "power": 2, "break": 6, "power_at_operation": 2}, 0.35, snapshot_entries=15, retain_bytes=0, think_s=0.05, value_bytes=400, latency_s=0.04, jitter_s=0.02, clients=8, chunk_bytes=100, ambush=0.6),
     Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
 )  # fmt: skip
 
 PROFILES: Final[dict[str, Profile]] = {one.name: one for one in _ALL}
-
-
-def shortened(profile: Profile, factor: float) -> Profile:
-    """The same weather for a shorter time, with a little less traffic."""
-    busiest = 0.012 * profile.clients
-    return replace(
-        profile, storm_s=profile.storm_s * factor, calm_s=profile.calm_s * factor, think_s=max(busiest, profile.think_s)
-    )

@@ -20,7 +20,7 @@ from chaos.sim.member import Member
 from chaos.sim.nemesis import FAULTS
 from chaos.sim.network import Network
 from chaos.sim.operator import Operator
-from chaos.sim.profiles import PROFILES, Profile
+from chaos.sim.profiles import CHUNK_BYTES, PROFILES, Profile
 from chaos.sim.scheduler import START_S, Scheduler
 from chaos.sim.trace import Trace, line
 from raftkv.consensus import engine, replica, seams, snapshots
@@ -29,12 +29,13 @@ from raftkv.consensus.core import Timing
 WARM_UP_S: Final = 2.0
 PROGRESS_S: Final = 5.0
 """After the last fault, a write must be acknowledged within so long."""
+AMBUSH_S: Final = 1.5
+"""So long a fault lies in wait, looking again every so often."""
+AMBUSH_STEP_S: Final = 0.001
 SETTLED_POLL_S: Final = 0.25
 VIOLATION_LINES: Final = 400
 """Of the trace, with each violation."""
 MARK_BYTES: Final = 512
-CHUNK_BYTES: Final = 1500
-"""Small, so that compaction and chunked transfer happen with little data."""
 KINDS: Final = ("session", "list", "register", "session")
 
 
@@ -223,16 +224,30 @@ class World:
         kinds = list(self.profile.faults)
         kind = self.rng.choices(kinds, [self.profile.faults[one] for one in kinds])[0]
         gap_s = self.profile.fault_gap_s * self.rng.expovariate(1.0)
+        waits = self.profile.ambush > 0 and self.rng.random() < self.profile.ambush
         if self.only_faults is None or number in self.only_faults:
-            dice = Random(f"{self.label}/fault/{number}")  # noqa: S311 -- seeded on purpose
-            before = coverage.observe(self)
-            harm = FAULTS[kind](self, dice)
-            if harm is not None:
-                self.faults[kind] += 1
-                self.done[number] = self.scheduler.now - self._storm_began
-                self.coverage.update((kind, *one) for node_id in harm.nodes for one in before[node_id])
-                self.note(f"fault {number}", kind, harm.text)
+            if waits:
+                self._lie_in_wait(number, kind, self.scheduler.now + AMBUSH_S)
+            else:
+                self._harm(number, kind)
         self.scheduler.after(gap_s, self._storm)
+
+    def _lie_in_wait(self, number: int, kind: str, until: float) -> None:
+        """Strike while somebody is receiving a snapshot: by chance that is hardly ever hit."""
+        if any(one.up and one.replica.snapshots.is_receiving for one in map(self.members.__getitem__, self.ids)):
+            self._harm(number, kind)
+        elif self.storming and self.scheduler.now < until:
+            self.scheduler.after(AMBUSH_STEP_S, self._lie_in_wait, number, kind, until)
+
+    def _harm(self, number: int, kind: str) -> None:
+        dice = Random(f"{self.label}/fault/{number}")  # noqa: S311 -- seeded on purpose
+        before = coverage.observe(self)
+        harm = FAULTS[kind](self, dice)
+        if harm is not None:
+            self.faults[kind] += 1
+            self.done[number] = self.scheduler.now - self._storm_began
+            self.coverage.update((kind, *one) for node_id in harm.nodes for one in before[node_id])
+            self.note(f"fault {number}", kind, harm.text)
 
     def _heal(self) -> None:
         self.storming = False
@@ -313,7 +328,7 @@ class World:
 
 
 @contextmanager
-def pinned() -> Iterator[None]:
+def pinned(chunk_bytes: int = CHUNK_BYTES) -> Iterator[None]:
     """What the engine and the modules hold globally, set for a simulation and put back afterwards."""
     globals_of_engine = vars(seams)["syncobj"]
     with ExitStack() as stack:
@@ -322,7 +337,7 @@ def pinned() -> Iterator[None]:
             (globals_of_engine, "random", globals_of_engine.random),
             (vars(engine)["Node"], "__hash__", _steady_hash),
             (replica, "MARK_BYTES", MARK_BYTES),
-            (snapshots, "CHUNK_BYTES", CHUNK_BYTES),
+            (snapshots, "CHUNK_BYTES", chunk_bytes),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield
@@ -366,12 +381,12 @@ def simulate(
     ``lines``: how much of the trace is wanted even without a violation.
     """
     weather = PROFILES[profile] if isinstance(profile, str) else profile
-    return judged(lambda: World(seed, weather, nodes, only_faults), lines)
+    return judged(lambda: World(seed, weather, nodes, only_faults), lines, weather.chunk_bytes)
 
 
-def judged(make: Callable[[], World], lines: int) -> Result:
+def judged(make: Callable[[], World], lines: int, chunk_bytes: int = CHUNK_BYTES) -> Result:
     """Make a world and run it."""
-    with pinned(), without_collection():
+    with pinned(chunk_bytes), without_collection():
         return _simulate(make(), lines)
 
 

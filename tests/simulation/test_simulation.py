@@ -9,31 +9,40 @@ from pathlib import Path
 
 import pytest
 
-from chaos.sim.profiles import PROFILES, shortened
+from chaos.sim.plan import NODES, Plan
+from chaos.sim.profiles import PROFILES
+from chaos.sim.search import run, runner
 from chaos.sim.world import Result, simulate
 
-SEEDS = range(1, 6)
-FIVE_NODE_SEEDS = range(1, 2)
-SOAK_SEEDS = range(1, 201)
-SHORT = 0.35
-"""Share of a profile's usual length, so that all of it stays within a minute."""
+SEEDS = range(1, 9)
+FIVE_NODE_SEEDS = range(1, 4)
+SOAK_SEEDS = range(1, 351)
+"""With both sizes of the group and all profiles more than twenty thousand runs."""
+STORM_S = 3.5
+CLIENTS_MAX = 3
+"""Shorter and with less traffic than the profiles say, so that three hundred runs take two minutes."""
 
 
-def explain(result: Result) -> str:
-    command = f"raftkv sim --seeds {result.seed} --profile {result.profile} --nodes {result.nodes} --trace"
-    return "\n".join([result.violation, *result.tail[-60:], command])
-
-
-def judge(seed: int, name: str, nodes: int, length: float) -> Result:
-    profile = PROFILES[name] if length == 1.0 else shortened(PROFILES[name], length)
-    result = simulate(seed, profile, nodes)
-    assert not result.violation, explain(result)
+def check(plan: Plan, result: Result) -> Result:
+    assert not result.violation, "\n".join([result.violation, *result.tail[-60:], plan.command() + " --trace"])
     return result
+
+
+def judge(seed: int, name: str, nodes: int) -> Result:
+    """A run at its full length."""
+    plan = Plan(seed, name, nodes)
+    return check(plan, run(plan))
+
+
+def judge_shorter(seed: int, name: str, nodes: int) -> Result:
+    profile = PROFILES[name]
+    plan = Plan(seed, name, nodes, clients=min(CLIENTS_MAX, profile.clients), storm_s=min(STORM_S, profile.storm_s))
+    return check(plan, run(plan))
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_three_nodes_keep_every_promise(name):
-    results = [judge(seed, name, 3, SHORT) for seed in SEEDS]
+    results = [judge_shorter(seed, name, 3) for seed in SEEDS]
     assert sum(one.acknowledged for one in results) > 100
     assert sum(one.reads for one in results) > 50
     if PROFILES[name].faults:
@@ -43,13 +52,13 @@ def test_three_nodes_keep_every_promise(name):
 @pytest.mark.parametrize("name", PROFILES)
 def test_five_nodes_keep_every_promise(name):
     for seed in FIVE_NODE_SEEDS:
-        judge(seed, name, 5, SHORT)
+        judge_shorter(seed, name, 5)
 
 
 def test_profiles_reach_what_they_are_for():
-    assert sum(judge(seed, "snapshots", 3, 1.0).installed for seed in (1, 2)) > 0
-    assert judge(1, "transfers", 3, 1.0).elections > 3
-    assert sum(judge(seed, "churn", 3, 1.0).guards["conflict_truncations"] for seed in (1, 2, 3, 4)) > 0
+    assert sum(judge(seed, "snapshots", 3).installed for seed in (1, 2)) > 0
+    assert judge(1, "transfers", 3).elections > 3
+    assert sum(judge(seed, "churn", 3).guards["conflict_truncations"] for seed in (1, 2, 3, 4)) > 0
 
 
 def test_the_same_seed_gives_the_same_trace_in_any_process():
@@ -58,16 +67,18 @@ def test_the_same_seed_gives_the_same_trace_in_any_process():
     root = Path(__file__).resolve().parents[2]
     for hash_seed in ("0", "1", "random"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
-        run = subprocess.run(
+        there = subprocess.run(
             [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True
         )
-        assert run.stdout.strip() == here
+        assert there.stdout.strip() == here
     assert simulate(8, "storm", 3).trace_hash != here
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize("nodes", NODES)
 @pytest.mark.parametrize("name", PROFILES)
 def test_many_seeds(name, nodes):
-    for seed in SOAK_SEEDS:
-        judge(seed, name, nodes, 1.0)
+    plans = (Plan(seed, name, nodes) for seed in SOAK_SEEDS)
+    with runner(os.cpu_count() or 1) as processes:
+        for plan, result in processes.results(plans, 0):
+            check(plan, result)
