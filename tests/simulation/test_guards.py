@@ -11,6 +11,8 @@ import pytest
 from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.world import simulate
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "architecture" / "consensus.md"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -70,14 +72,39 @@ def test_a_guard_that_is_off_is_missed_in_rarer_schedules(case):
     show(case)
 
 
-def test_every_switch_is_missed_by_a_seed_or_by_a_script():
-    """Scripts (``test_scripts.py``) show what takes schedules that no seed tried so far has hit upon."""
-    scripts = (Path(__file__).parent / "scripts").glob("*.off.txt")
-    scripted = {
-        guard for path in scripts for guard in re.findall(r"^off (\S+)$", path.read_text("utf-8"), re.MULTILINE)
+def scripts() -> dict[str, str]:
+    """The script that plays without a guard, by the guard: what takes schedules that chance hardly hits upon."""
+    return {
+        guard: path.name
+        for path in sorted((Path(__file__).parent / "scripts").glob("*.off.txt"))
+        for guard in re.findall(r"^off (\S+)$", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert {"stale-replies", "vote-count"} <= scripted
-    assert {case.guard for case in (*QUICK, *SLOW)} | scripted == set(GUARDS)
+
+
+def guard_table() -> str:
+    """The table of ``docs/architecture/consensus.md``, in Markdown."""
+    cases = {case.guard: case for case in (*QUICK, *SLOW)}
+    lines = ["| switch | without it | shown by seeds | as | and by script |", "|---|---|---|---|---|"]
+    for name, guard in GUARDS.items():
+        case = cases.get(name)
+        seeds, kinds = "", ""
+        if case is not None:
+            seeds = f"{case.seeds.start}..{case.seeds.stop - 1} of `{case.profile}`" + ", 5 nodes" * (case.nodes == 5)
+            kinds = ", ".join(case.kinds)
+        lines.append(f"| `{name}` | {guard.stops} | {seeds} | {kinds} | {scripts().get(name, '')} |")
+    return "\n".join(lines)
+
+
+def test_every_switch_is_missed_by_a_seed_or_by_a_script():
+    assert {"stale-replies", "vote-count"} <= set(scripts())
+    assert {case.guard for case in (*QUICK, *SLOW)} | set(scripts()) == set(GUARDS)
+
+
+def test_the_document_has_the_table_of_the_guards():
+    text = DOCUMENT.read_text("utf-8")
+    begin, end = "<!-- guards: begin -->\n", "<!-- guards: end -->"
+    shown = text[text.index(begin) + len(begin) : text.index(end)]
+    assert shown.strip() == guard_table(), f"write what guard_table() gives into {DOCUMENT.name}:\n{guard_table()}"
 
 
 def test_a_guard_is_on_again_afterwards():
