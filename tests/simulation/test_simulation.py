@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from chaos.sim.plan import NODES, Plan
 from chaos.sim.profiles import PROFILES
 from chaos.sim.search import run, runner
-from chaos.sim.world import Result, simulate
+from chaos.sim.world import Result, World, simulate
 
 SEEDS = range(1, 9)
 FIVE_NODE_SEEDS = range(1, 4)
@@ -72,6 +73,13 @@ def test_the_same_seed_gives_the_same_trace_in_any_process():
         )
         assert there.stdout.strip() == here
     assert simulate(8, "storm", 3).trace_hash != here
+
+
+def test_a_run_leaves_nothing_behind():
+    """A search makes thousands of runs in one process."""
+    simulate(1, "rejoin")
+    simulate(2, "rejoin")
+    assert not [one for one in gc.get_objects() if isinstance(one, World)]
 
 
 @pytest.mark.soak
