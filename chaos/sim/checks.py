@@ -51,6 +51,8 @@ class Checks:
         self._progress: dict[str, tuple[int, int]] = {}
         self._leading: dict[str, int] = {}
         self._acknowledged: dict[str, tuple[int, int]] = {}
+        self._voters: dict[str, tuple[str, ...]] = {}
+        """By whose majority each member counts."""
         self._found_good: dict[str, tuple[object, ...]] = {}
         """How each member looked when nothing was wrong: as long as it looks the same, nothing is."""
         self.highest = 0
@@ -110,6 +112,7 @@ class Checks:
         """A node recovered; what it knew of commits is not durable."""
         self._progress[member.key] = (0, 0)
         self._leading.pop(member.key, None)
+        self._voters.pop(member.key, None)
         self._found_good.pop(member.key, None)
         self.lives[member.key] = (member.incarnation, self.highest)
 
@@ -122,6 +125,7 @@ class Checks:
         if core.halted:
             if not (member.disk_faulted or member.rotten or member.wiped or self._is_removed(member)):
                 raise Violation("halt", f"{member.id} stopped: {core.halted}")
+            self._found_good[member.key] = looks  # who knew that it is removed may restart, and not know it any more
             return
         term = core.term
         if term < self._terms.get(member.key, 0):
@@ -138,6 +142,7 @@ class Checks:
         if core.engine.is_leader and self._leading.get(member.key) != term:
             self._leading[member.key] = term
             self._elected(member, term)
+        self._voters[member.key] = core.voters
         self._found_good[member.key] = looks
 
     @staticmethod
@@ -161,18 +166,34 @@ class Checks:
             self._held_by_majority(member, now[0], term)
 
     def _held_by_majority(self, leader: Member, index: int, term: int) -> None:
-        """What a leader commits lies, synced, on a majority of its voters. Who is down has the benefit of the doubt."""
-        voters = [leader.world.members[one] for one in leader.replica.core.voters]
+        """What a leader commits lies, synced, on a majority of its voters.
+
+        They are those of before this step, or of after it: a leader that has committed an entry may change them at once.
+        """
+        now = leader.replica.core.voters
+        lacking = [self._lacking(leader, voters, index, term) for voters in (now, self._voters.get(leader.key, now))]
+        if all(lacking):
+            text = (
+                f"{leader.id} commits entry {index} of term {term}, which {', '.join(lacking[0])} do not hold durably"
+            )
+            raise Violation("commit without a majority", text)
+
+    @staticmethod
+    def _lacking(leader: Member, voters: tuple[str, ...], index: int, term: int) -> list[str]:
+        """Who does not hold the entry, if that leaves no majority of these voters.
+
+        Who is down has the benefit of the doubt, and who has another disk than it acknowledged with.
+        """
+        known = {one.node_id: one.disk for one in leader.replica.membership.latest.members}
         lacking = [
             one.id
-            for one in voters
+            for one in map(leader.world.members.__getitem__, voters)
             if one.up
+            and known.get(one.id, "") in {"", one.disk_id}
             and (one is leader or one.replica.core.applied < index)
             and not (one.durable_index() >= index and one.log.term_at(index) == term)
         ]
-        if 2 * len(lacking) >= len(voters):
-            text = f"{leader.id} commits entry {index} of term {term}, which {', '.join(lacking)} do not hold durably"
-            raise Violation("commit without a majority", text)
+        return lacking if 2 * len(lacking) >= len(voters) else []
 
     def _elected(self, member: Member, term: int) -> None:
         self.elections += 1

@@ -206,7 +206,10 @@ def crash(script: Script, arguments: Arguments) -> None:
 @verb
 def restart(script: Script, arguments: Arguments) -> None:
     """``restart n1``: a crashed node recovers from its disk, and connects."""
-    script.stage.members[arguments.words[0]].start()
+    member = script.stage.members[arguments.words[0]]
+    if member.up:
+        raise ScriptError(f"{member.id} runs; crash it first")
+    member.start()
     script.stage.settle()
 
 
