@@ -219,7 +219,7 @@ class Client:
             return
         operation.attempt += 1
         member = self._choose(operation)
-        if not member.up or member.replica.core.halted:
+        if not member.up or member.replica.core.halted or not member.belongs:
             self._hint = ""
             self.world.scheduler.after(0.02 + 0.08 * self.rng.random(), self._try, operation)
             return

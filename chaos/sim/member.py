@@ -197,6 +197,11 @@ class Member:
         host, _, port = self.address.partition(":")
         self.address = f"{host}:{int(port) + 1}"
 
+    @property
+    def belongs(self) -> bool:
+        """Whether it takes itself for a member: as a server, it refuses at once what it is asked for otherwise."""
+        return not self.registers or self.replica.membership.latest.get(self.id) is not None
+
     def meet(self, other: Member) -> str:
         """``other`` dials or answers: why it is not admitted, or nothing."""
         if not self.registers:

@@ -187,7 +187,10 @@ class World:
         for client in self.clients:
             client.start()
         self.scheduler.run_until(START_S + WARM_UP_S)
-        self._require(self.leader() is not None, "no progress", "no leader after the start")
+        while self.leader() is None:
+            in_time = self.scheduler.now < START_S + WARM_UP_S + PROGRESS_S
+            self._require(in_time, "no progress", "no leader after the start")
+            self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
         steady = self._leadership()
         self.storming = True
         self._storm_began = self.scheduler.now
