@@ -55,7 +55,10 @@ class Checks:
         """By whose majority each member counts."""
         self._found_good: dict[str, tuple[object, ...]] = {}
         """How each member looked when nothing was wrong: as long as it looks the same, nothing is."""
+        self._committed_in: dict[int, int] = {}
+        """By term: the last entry that its leader committed."""
         self.highest = 0
+        """The last entry that was applied anywhere."""
         self.lives: dict[str, tuple[int, int]] = {}
         """Of each node: its newest incarnation that recovered, and what was applied anywhere when it did."""
 
@@ -163,6 +166,7 @@ class Checks:
             was = self._commit_terms[now[0]]
             raise Violation("commit", f"{member.id} commits entry {now[0]} of term {term}; it was of term {was}")
         if now[0] > before[0] and member.replica.core.is_leader and term == member.replica.core.term:
+            self._committed_in[term] = now[0]
             self._held_by_majority(member, now[0], term)
 
     def _held_by_majority(self, leader: Member, index: int, term: int) -> None:
@@ -204,10 +208,12 @@ class Checks:
         log = member.log
         if not member.replica.core.votes:
             raise Violation("leader without a vote", f"{member.id} leads term {term}")
-        if log.last_index < self.highest:
-            raise Violation("leader completeness", f"{member.id} leads with {log.last_index} < {self.highest}")
+        # Of higher terms than it was committed in: a candidate may win late, when others have gone on (section 5.4.3).
+        complete = max((index for committed, index in self._committed_in.items() if committed < term), default=0)
+        if log.last_index < complete:
+            raise Violation("leader completeness", f"{member.id} leads with {log.last_index} < {complete}")
         # Behind a snapshot the log begins with a stand-in for the entry before the snapshot's last.
-        for index in range(max(log.first_index + 1, self.highest - COMPARED_MAX), self.highest + 1):
+        for index in range(max(log.first_index + 1, complete - COMPARED_MAX), complete + 1):
             known = self._committed.get(index)
             if known is not None and log.term_at(index) != known[0]:
                 raise Violation(

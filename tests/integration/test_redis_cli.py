@@ -114,8 +114,8 @@ class TestInteractive:
         )
         assert "value" in screen, "the hint"
         assert "OK" in screen
-        assert "RAFT.TRANSFER [node]" in screen, "only COMMAND DOCS can have told it"
-        assert "Hand leadership to a member" in screen
+        assert "RAFT.TRANSFER [member]" in screen, "only COMMAND DOCS can have told it"
+        assert "Hand leadership to a voter" in screen
         assert '"v"' in screen
 
 

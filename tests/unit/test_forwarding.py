@@ -371,10 +371,12 @@ def test_whatever_arrives_is_taken_up_or_is_a_protocol_error(start, data):
     except ProtocolError:
         assert leader.proposals.tickets == []
     machine = StateMachine()
-    for ticket in leader.proposals.tickets:  # what was taken up may be refused by the machine, but never stop it
+    for index, ticket in enumerate(
+        leader.proposals.tickets, 1
+    ):  # what was taken up may be refused by the machine, but never stop it
         entry = (
             ticket.group
             if ticket.group is not None
             else Group(PLAIN, ticket.database, len(ticket.commands), ticket.raw)
         )
-        machine.apply(1, header(0) + encode_group(entry))
+        machine.apply(index, header(0) + encode_group(entry))
