@@ -83,6 +83,8 @@ def _command(name: str) -> Callable[[Callable[..., None]], None]:
                     run(admin, link, **given)
                 finally:
                     admin.close()
+            except BrokenPipeError:  # whoever reads our output has enough: the root command knows what to do
+                raise
             except (RaftKVError, OSError) as error:
                 _fail(error)
 
