@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Protocol
 
 from persistence.spares import Spares
 
+PREPARE_AGAIN_S = 1.0
+"""Pause after a failed attempt to prepare a segment."""
 EVERYSEC_S = 1.0
 """Most time between two syncs with fsync=everysec."""
 
@@ -43,6 +44,7 @@ class Committer:
         self._on_durable = on_durable
         self._on_failed = on_failed
         self._requested = False
+        self._sync_asked = False
         self._stopping = False
         self._wake = threading.Lock()  # a binary semaphore: far cheaper for the owner than a Condition
         self._wake.acquire()
@@ -59,6 +61,11 @@ class Committer:
             self._requested = True
             self._wake.release()
 
+    def request_fsync(self) -> None:
+        """The round that is asked for syncs, whatever the fsync setting."""
+        self._sync_asked = True
+        self.request()
+
     def stop(self) -> None:
         """Returns when both threads have ended; a round in flight is finished first."""
         self._stopping = True
@@ -74,7 +81,9 @@ class Committer:
             patience_s = max(0.0, synced_at + EVERYSEC_S - time.monotonic()) if unsynced else -1
             requested = self._wake.acquire(timeout=patience_s)
             self._requested = self._requested and not requested
-            sync = self._fsync == "always" or (unsynced and time.monotonic() >= synced_at + EVERYSEC_S)
+            asked, self._sync_asked = self._sync_asked, False  # before the round takes what is buffered
+            overdue = unsynced and time.monotonic() >= synced_at + EVERYSEC_S
+            sync = self._fsync == "always" or asked or overdue
             self._log.run_round(sync=sync)
             if sync:
                 synced_at = time.monotonic()
@@ -93,6 +102,7 @@ class Preparer:
     def __init__(self, spares: Spares) -> None:
         self._spares = spares
         self._stopping = False
+        self._again_at = 0.0
         self._wake = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name="wal-preparer", daemon=True)
 
@@ -101,7 +111,7 @@ class Preparer:
         self.request()
 
     def request(self) -> None:
-        if self._spares.wanted:
+        if self._spares.wanted and time.monotonic() >= self._again_at:
             self._wake.release()
 
     def stop(self) -> None:
@@ -114,7 +124,10 @@ class Preparer:
             self._wake.acquire()
             if self._stopping:
                 return
-            if self._spares.wanted:
-                # A full disk is the committer's to report, when it needs the space; this is only help.
-                with contextlib.suppress(OSError):
+            if self._spares.wanted and time.monotonic() >= self._again_at:
+                try:
                     self._spares.prepare(lambda: self._stopping)
+                except OSError as error:
+                    # Only help: what the log cannot do without is the committer's to report.
+                    self._spares.reserve.note(error, "preparing a segment of the log")
+                    self._again_at = time.monotonic() + PREPARE_AGAIN_S

@@ -7,6 +7,12 @@
                     to another cluster also that one's id
     DIR/log/        see persistence.wal
     DIR/snapshots/  see persistence.snapshots
+    DIR/damaged-N/  log and snapshots that were set aside because they were damaged, and the identity they had
+
+**Setting aside.** A damaged log must never be followed by an empty one under the same disk id: its node would pass for the
+one that remembers. So the directory first gets a new disk id, and an identity that says where the old content belongs;
+then the content goes there; then the identity says that it has gone. A crash leaves the damaged directory as it was, or
+one that the next :meth:`DataDirectory.open` finishes before anybody looks into it.
 """
 
 from __future__ import annotations
@@ -23,10 +29,14 @@ from crc32c import crc32c
 from persistence.errors import DirectoryError, DirectoryLockedError, IdentityError
 from persistence.files import FileLock, Files, LockHeldError, OsFiles, join
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 IDENTITY_BYTES_MAX = 64 << 10
 IDENTITY, LOCK, LOG, SNAPSHOTS = "identity", "lock", "log", "snapshots"
 _IDENTITY_PART = IDENTITY + ".part"
+DAMAGED = "damaged-"
+NOTES = "report.json"
+REPAIRS_MAX = 16
+"""Former disk ids that are remembered: the others know one of them until they have taken the node back."""
 
 _REMEDIES = {
     errno.EROFS: "the file system is read-only; remount it writable (check the kernel log for disk errors first)",
@@ -41,10 +51,10 @@ _REMEDIES = {
 }
 
 
-def explain(error: OSError, path: str) -> DirectoryError:
+def explain(error: OSError, path: str, what: str = "data directory") -> DirectoryError:
     """An error of the system, said with what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
-    return DirectoryError(f"cannot use data directory {path}: {remedy}")
+    return DirectoryError(f"cannot use {what} {path}: {remedy}")
 
 
 class Identity(NamedTuple):
@@ -56,6 +66,10 @@ class Identity(NamedTuple):
     """Random, made with the directory: tells it from another one of the same node."""
     next_cluster_id: str = ""
     """Where the data is on its way to (:meth:`DataDirectory.begin_move`). Until it has arrived no node may use it."""
+    repairs: tuple[str, ...] = ()
+    """Former disk ids, newest last: what they held was damaged and set aside, and this disk takes their place."""
+    aside: str = ""
+    """Name of the directory that log and snapshots are being moved to; not empty only until they are there."""
 
 
 class DataDirectory:
@@ -79,6 +93,10 @@ class DataDirectory:
     def disk_id(self) -> str:
         return self.identity.disk_id
 
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        return self.identity.repairs
+
     @classmethod
     def open(
         cls, path: str, *, node_id: str, cluster_id: str, new_disk_id: str = "", files: Files | None = None
@@ -95,7 +113,38 @@ class DataDirectory:
         except OSError as error:
             raise explain(error, path) from error
         wanted = Identity(node_id, cluster_id, new_disk_id)
-        return cls._lock_and(path, files, lambda: _check_or_create(path, wanted, files))
+        directory = cls._lock_and(path, files, lambda: _check_or_create(path, wanted, files))
+        try:
+            directory.finish_setting_aside()
+        except OSError as error:
+            directory.close()
+            raise explain(error, path) from error
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    @classmethod
+    def create(cls, path: str, identity: Identity, files: Files | None = None) -> DataDirectory:
+        """Create the directory, which may exist when it is empty, and lock it.
+
+        With a ``next_cluster_id`` no node starts on it until :meth:`finish_move`. Raises DirectoryLockedError,
+        IdentityError when there is anything in it, or DirectoryError.
+        """
+        files = files or OsFiles()
+        try:
+            files.make_dir(path)
+        except OSError as error:
+            raise explain(error, path) from error
+
+        def begin() -> tuple[Identity, bool]:
+            there = [name for name in files.listdir(path) if name != LOCK]
+            if there:
+                raise IdentityError(f"{path} holds {', '.join(there[:3])}; choose a new directory, or empty this one")
+            _write_identity(path, identity, files)
+            return identity, True
+
+        return cls._lock_and(path, files, begin)
 
     @classmethod
     def open_stopped(cls, path: str, files: Files | None = None) -> DataDirectory:
@@ -129,13 +178,70 @@ class DataDirectory:
     def begin_move(self, cluster_id: str, disk_id: str) -> None:
         """From now on, also after a crash, no node can use the directory until :meth:`finish_move`. May be repeated.
 
-        ``disk_id`` is what it is called from now on. Raises OSError; then it is as it was, or as it is to be.
+        ``disk_id`` is what it is called from now on. Raises OSError; then it is as it was, or as it is to be. Raises
+        IdentityError when setting its content aside was interrupted.
         """
+        if self.identity.aside:
+            raise IdentityError(f"what {self.path} holds is being set aside: {self.identity.aside}; finish that first")
         self._identify(self.identity._replace(disk_id=disk_id, next_cluster_id=cluster_id))
 
     def finish_move(self) -> None:
         """What the directory holds is that of its next cluster now."""
-        self._identify(self.identity._replace(cluster_id=self.identity.next_cluster_id, next_cluster_id=""))
+        there = self.identity.next_cluster_id
+        self._identify(self.identity._replace(cluster_id=there, next_cluster_id="", repairs=()))
+
+    def set_aside(self, new_disk_id: str, notes: bytes) -> str:
+        """Move log and snapshots away and go on empty under ``new_disk_id`` (random); the path where they are now.
+
+        ``notes`` are left there as :data:`NOTES`. Nothing may have log or snapshots open. Raises OSError; then it is as it
+        was, or the next :meth:`open` (or :meth:`finish_setting_aside`) finishes it.
+        """
+        old = self.identity
+        if old.next_cluster_id:
+            raise IdentityError(
+                f"{self.path} is on its way to cluster {old.next_cluster_id!r}; finish that recovery first"
+            )
+        name = self._next_aside()
+        target = join(self.path, name)
+        self._files.make_dir(target)
+        _write_file(target, NOTES, notes, self._files)
+        _write_identity(target, old, self._files)
+        former = dict.fromkeys((*old.repairs, old.disk_id))
+        self._identify(old._replace(disk_id=new_disk_id, repairs=tuple(former)[-REPAIRS_MAX:], aside=name))
+        self.finish_setting_aside()
+        return target
+
+    def finish_setting_aside(self) -> None:
+        """Do what is left of a :meth:`set_aside` that was interrupted; mostly nothing. Raises OSError."""
+        if not self.identity.aside:
+            return
+        target = join(self.path, self.identity.aside)
+        for source in (self.log_path, self.snapshot_path):
+            if self._files.exists(source):
+                self._files.rename(source, join(target, LOG if source == self.log_path else SNAPSHOTS))
+        self._files.fsync_dir(target)
+        self._files.fsync_dir(self.path)
+        self._identify(self.identity._replace(aside=""))
+
+    def asides(self) -> list[str]:
+        """Paths of what was set aside, oldest first."""
+        numbers = [name.removeprefix(DAMAGED) for name in self._files.listdir(self.path) if name.startswith(DAMAGED)]
+        return [join(self.path, DAMAGED + number) for number in sorted(filter(str.isdecimal, numbers), key=int)]
+
+    def notes(self) -> bytes:
+        """What was left with the newest content that was set aside; empty when there is none (any more)."""
+        for path in reversed(self.asides()):
+            if self._files.exists(join(path, NOTES)):
+                return _read_file(join(path, NOTES), self._files)
+        return b""
+
+    def _next_aside(self) -> str:
+        """A new name, or that of a directory which a crash left before anything was moved there."""
+        newest = self.asides()[-1:]
+        for path in newest:
+            if not any(self._files.exists(join(path, name)) for name in (LOG, SNAPSHOTS)):
+                return path.rpartition("/")[2]
+        return f"{DAMAGED}{int(newest[0].rpartition(DAMAGED)[2]) + 1 if newest else 1}"
 
     def _identify(self, identity: Identity) -> None:
         _write_identity(self.path, identity, self._files)
@@ -174,21 +280,37 @@ def _check_or_create(path: str, wanted: Identity, files: Files) -> tuple[Identit
 
 
 def _write_identity(path: str, identity: Identity, files: Files) -> None:
-    part = join(path, _IDENTITY_PART)
+    _write_file(path, IDENTITY, _encode_identity(identity), files)
+
+
+def _write_file(path: str, name: str, content: bytes, files: Files) -> None:
+    """Durable under its name, or not there."""
+    part = join(path, name + ".part")
     file = files.open(part, create=True)
     try:
-        file.pwrite([_encode_identity(identity)], 0)
+        file.pwrite([content], 0)
         file.fdatasync()
     finally:
         file.close()
-    files.rename(part, join(path, IDENTITY))
+    files.rename(part, join(path, name))
     files.fsync_dir(path)
 
 
+def _read_file(path: str, files: Files) -> bytes:
+    file = files.open_read(path)
+    try:
+        return file.pread(file.size(), 0)
+    finally:
+        file.close()
+
+
 def _encode_identity(identity: Identity) -> bytes:
-    fields = {"format": FORMAT_VERSION, **identity._asdict()}
-    if not identity.next_cluster_id:
-        del fields["next_cluster_id"]
+    fields: dict[str, object] = {"format": 1, **identity._asdict()}
+    for name in ("next_cluster_id", "repairs", "aside"):
+        if not fields[name]:
+            del fields[name]
+    if identity.repairs:
+        fields["format"] = FORMAT_VERSION  # a program of before must not open what was set aside, or is being
     return json.dumps({**fields, "crc32c": _checksum(fields)}).encode() + b"\n"
 
 
@@ -207,7 +329,8 @@ def _check_identity(path: str, wanted: Identity, files: Files) -> Identity:
     if found.next_cluster_id:
         raise IdentityError(
             f"{path} is on its way from cluster {found.cluster_id!r} to {found.next_cluster_id!r}: that was begun and "
-            "interrupted; run the same recovery again before the node is started"
+            "interrupted; run the same recovery again before the node is started (was it a restore, empty the directory "
+            "and restore again)"
         )
     if found.cluster_id != wanted.cluster_id:
         raise IdentityError(
@@ -222,6 +345,7 @@ def _check_identity(path: str, wanted: Identity, files: Files) -> Identity:
 
 
 def _read_identity(path: str, files: Files) -> Identity:
+    files.fsync_dir(path)  # whoever wrote it may have been killed before it was durable under its name
     file = files.open_read(join(path, IDENTITY))
     try:
         text = file.pread(IDENTITY_BYTES_MAX, 0)
@@ -238,9 +362,11 @@ def _read_identity(path: str, files: Files) -> Identity:
             f"{join(path, IDENTITY)} is damaged; restore it from a backup, or empty the directory and let the node "
             "recover from its peers under a new id"
         )
-    if fields["format"] != FORMAT_VERSION:
+    if fields["format"] not in range(1, FORMAT_VERSION + 1):
         raise IdentityError(
             f"{path} was written in format {fields['format']}, this program knows up to {FORMAT_VERSION}; "
             "start it with the version that wrote it, or a newer one"
         )
-    return Identity(*(str(fields.get(name, "")) for name in Identity._fields))
+    known = {name: str(fields[name]) for name in Identity._fields if name in fields}
+    former = tuple(map(str, fields.get("repairs", ())))
+    return Identity(**{"disk_id": "", **known, "repairs": former})  # type: ignore[arg-type]  # by name

@@ -36,6 +36,22 @@ class CorruptSnapshotError(CorruptionError):
     """A snapshot whose bytes do not match its checksums."""
 
 
+class CorruptBackupError(CorruptionError):
+    """A backup whose bytes do not match its checksums."""
+
+
+class CorruptArchiveError(CorruptionError):
+    """A file of an archive whose bytes do not match its checksums."""
+
+
+class ArchiveError(PersistenceError):
+    """An archive that does not hold what was asked of it: a gap, another cluster's files, a point out of range."""
+
+
+class UnknownVersionError(CorruptLogError, CorruptSnapshotError):
+    """Intact, and of a format version that this program does not read: another program's data, no damage."""
+
+
 class LogFailedError(PersistenceError):
     """A write or a sync failed once. What the disk holds is unknown until the log is opened again."""
 

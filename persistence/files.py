@@ -14,7 +14,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -32,6 +32,15 @@ _DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 def join(directory: str, name: str) -> str:
     """The path of ``name`` in ``directory``, for any :class:`Files`."""
     return f"{directory.rstrip('/')}/{name}"
+
+
+class Readable(Protocol):
+    """What a reader needs of a file."""
+
+    @property
+    def path(self) -> str: ...
+    def pread(self, length: int, offset: int) -> bytes: ...
+    def size(self) -> int: ...
 
 
 class File(Protocol):
@@ -74,6 +83,10 @@ class File(Protocol):
         """
         ...
 
+    def claim(self, size: int) -> None:
+        """Give the file ``size`` bytes of blocks, whatever they hold. Raises OSError (ENOSPC) when there are not as many."""
+        ...
+
     def close(self) -> None:
         """Idempotent; syncs nothing."""
         ...
@@ -95,6 +108,14 @@ class LockHeldError(Exception):
     def __init__(self, note: bytes) -> None:
         self.note = note
         super().__init__("the lock is held by another process")
+
+
+class Space(NamedTuple):
+    """Bytes of a file system."""
+
+    total: int
+    free: int
+    """For this process: without what is set aside for others."""
 
 
 class Files(Protocol):
@@ -125,6 +146,10 @@ class Files(Protocol):
     def unlink(self, path: str) -> None: ...
 
     def fsync_dir(self, path: str) -> None: ...
+
+    def space(self, path: str) -> Space:
+        """Of the file system that holds ``path``."""
+        ...
 
     def lock(self, path: str, note: bytes) -> FileLock:
         """Take the lock and leave ``note`` in its file, or raise :class:`LockHeldError` at once."""
@@ -200,6 +225,9 @@ class OsFile:
                 time.sleep(min(ZERO_REST_S_MAX, ZERO_REST_RATIO * (time.monotonic() - started)))
         return True
 
+    def claim(self, size: int) -> None:
+        os.posix_fallocate(self._fd, 0, size)
+
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -272,6 +300,10 @@ class OsFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def space(self, path: str) -> Space:
+        found = os.statvfs(path)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def lock(self, path: str, note: bytes) -> OsFileLock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

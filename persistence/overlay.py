@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
-from persistence.files import Buffer, File, FileLock, Files
+from persistence.files import Buffer, File, FileLock, Files, Space
 
 
 class _Content:
@@ -78,6 +78,9 @@ class OverlayFile:
         self._content.size = max(self._content.size, size)
         return True
 
+    def claim(self, size: int) -> None:
+        self._content.size = max(self._content.size, size)
+
     def close(self) -> None:
         """The content stays, for the next who opens the file."""
 
@@ -139,6 +142,9 @@ class OverlayFiles:
 
     def fsync_dir(self, path: str) -> None:
         pass
+
+    def space(self, path: str) -> Space:
+        return self._below.space(path)
 
     def lock(self, path: str, note: bytes) -> FileLock:
         """The real one: who looks keeps others out."""

@@ -131,7 +131,7 @@ def decode_at(buffer: memoryview, offset: int, marker: int, base: int = 0) -> Re
     found, crc, stored, distance, raw, kind, flags, _, term, index = _HEADER.unpack_from(buffer, offset)
     if found != marker or stored > len(buffer) - body_start or distance > offset + base:
         return None
-    if crc32c(buffer[body_start : body_start + stored], crc32c(buffer[offset + 8 : body_start], marker)) != crc:
+    if crc32c(buffer[offset + _PREFIX.size : body_start + stored], marker) != crc:
         return None
     if kind not in KIND_NAMES:
         return None

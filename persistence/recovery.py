@@ -15,11 +15,13 @@ further fsync succeed (Rebello et al., "Can Applications Recover from fsync Fail
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from persistence.errors import CorruptLogError
 from persistence.files import ZERO_SLICE_BYTES, File, Files, join
 from persistence.positions import Positions
+from persistence.progress import Progress, untold
 from persistence.records import (
     CLEAR,
     COMPACT,
@@ -28,6 +30,7 @@ from persistence.records import (
     HEADER_BYTES,
     MARK,
     TRUNCATE,
+    HardState,
     Record,
     body_of,
     hard_state_of,
@@ -46,15 +49,8 @@ from persistence.segment import (
 from persistence.spares import Spares
 from persistence.writer import DiskState, begin_segment
 
-
-@dataclass(slots=True)
-class Scanned:
-    """One segment, read and checked by itself."""
-
-    header: SegmentHeader
-    segment: Segment
-    content: bytes
-    records: list[Record]
+TOLD_EVERY = 4096
+"""Records between two reports of the progress."""
 
 
 @dataclass(slots=True)
@@ -68,7 +64,7 @@ class Recovered:
     """Length of the torn tail that was cut, up to the last trace of a record."""
 
 
-def recover(directory: str, files: Files, spares: Spares) -> Recovered:
+def recover(directory: str, files: Files, spares: Spares, progress: Progress = untold) -> Recovered:
     """Bring the log in ``directory`` (which exists) back. Raises CorruptLogError or OSError."""
     names = files.listdir(directory)
     numbers = sorted(number for name in names if (number := segment_number(name)) is not None)
@@ -79,10 +75,9 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
         # prepared segment as soon as there is one.
         state = DiskState()
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
-    newest = _scan(directory, files, numbers[-1], expected_end=None)
-    first_segment = _first_segment(newest)
-    recovered = _replay_all(directory, files, newest, first_segment, numbers)
-    recovered.cut_bytes = _settle_tail(newest)
+    newest = numbers[-1]
+    first_segment = _first_segment(directory, files, newest)
+    recovered = _replay_all(directory, files, range(first_segment, newest + 1), numbers, progress)
     files.fsync_dir(directory)
     for number in numbers:
         if number < first_segment:
@@ -90,24 +85,86 @@ def recover(directory: str, files: Files, spares: Spares) -> Recovered:
     return recovered
 
 
-def _replay_all(directory: str, files: Files, newest: Scanned, first_segment: int, present: list[int]) -> Recovered:
-    """Replay from ``first_segment`` to the newest, holding one segment's bytes at a time besides the newest's."""
+def _replay_all(directory: str, files: Files, needed: range, present: list[int], progress: Progress) -> Recovered:
+    """Replay the ``needed`` segments, holding the bytes of one at a time."""
+    for number in needed:
+        if number not in present:
+            path = join(directory, segment_name(number))
+            raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
+    sizes = [_size_of(directory, files, number) for number in needed]
     replay = Replay()
-    numbers = range(first_segment, newest.header.number)
     try:
-        for number in numbers:
-            if number not in present:
-                path = join(directory, segment_name(number))
-                raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
-        for number in numbers:
-            following = _read_header(directory, files, number + 1)
-            replay.segment(_scan(directory, files, number, expected_end=following.previous_end))
-        replay.segment(newest)
+        for place, number in enumerate(needed):
+            before, total = sum(sizes[:place]), sum(sizes)
+            following = _read_header(directory, files, number + 1) if number < needed[-1] else None
+            replay.segment(
+                Content(directory, files, number),
+                None if following is None else following.previous_end,
+                lambda offset, before=before, total=total: progress(before + offset, total),  # type: ignore[misc]  # bound now
+            )
         return replay.finish()
     except BaseException:
         replay.close()
-        newest.segment.file.close()
         raise
+
+
+class Content:
+    """One segment, read as a whole. Raises CorruptLogError when its header is damaged; its file stays open."""
+
+    def __init__(self, directory: str, files: Files, number: int) -> None:
+        path = join(directory, segment_name(number))
+        file = files.open(path)
+        try:
+            self.content = file.pread(file.size(), 0)
+            self.header = decode_segment_header(memoryview(self.content)[:DATA_START], path, number)
+        except BaseException:
+            file.close()
+            raise
+        self.segment = Segment(number, file)
+
+    def records(self, expected_end: int | None) -> Iterator[Record]:
+        """All of them. ``expected_end`` is None for the newest, whose tail may be torn.
+
+        Raises CorruptLogError where a record is damaged that was durable once.
+        """
+        segment, content = self.segment, self.content
+        limit = len(content) if expected_end is None else min(expected_end, len(content))
+        for record in walk(memoryview(content)[:limit], segment.marker):
+            segment.end = record.end
+            yield record
+        self._refuse_damage(expected_end)
+
+    def _refuse_damage(self, expected_end: int | None) -> None:
+        path, end = self.segment.file.path, self.segment.end
+        if expected_end is not None:
+            if end != expected_end:
+                raise CorruptLogError(path, end, f"no valid record here, though records followed to {expected_end}")
+            return
+        proof = find_proof_of_damage(self.content, self.segment.marker, end)
+        if proof is not None:
+            reason = f"no valid record here, though the record at {proof.offset} was written after this one was durable"
+            raise CorruptLogError(path, end, reason)
+
+
+def _first_segment(directory: str, files: Files, newest: int) -> int:
+    """Oldest segment that the log still needs: the newest segment always knows."""
+    found = Content(directory, files, newest)
+    try:
+        freed = [record.term for record in found.records(None) if record.kind in (CLEAR, COMPACT)]
+    finally:
+        found.segment.file.close()
+    first = max([found.header.first_segment, *freed])
+    if first > newest:
+        raise CorruptLogError(found.segment.file.path, 0, f"it says that nothing before segment {first} is needed")
+    return first
+
+
+def _size_of(directory: str, files: Files, number: int) -> int:
+    file = files.open_read(join(directory, segment_name(number)))
+    try:
+        return file.size()
+    finally:
+        file.close()
 
 
 def _read_header(directory: str, files: Files, number: int) -> SegmentHeader:
@@ -119,40 +176,6 @@ def _read_header(directory: str, files: Files, number: int) -> SegmentHeader:
         file.close()
 
 
-def _scan(directory: str, files: Files, number: int, expected_end: int | None) -> Scanned:
-    """Read and walk one segment; ``expected_end`` is None for the newest, whose tail may be torn."""
-    path = join(directory, segment_name(number))
-    file = files.open(path)
-    try:
-        content = file.pread(file.size(), 0)
-        header = decode_segment_header(memoryview(content)[:DATA_START], path, number)
-        segment = Segment(number, file)
-        limit = len(content) if expected_end is None else min(expected_end, len(content))
-        records, segment.end = walk(memoryview(content)[:limit], segment.marker)
-        _refuse_damage(path, content, segment, expected_end)
-    except BaseException:
-        file.close()
-        raise
-    return Scanned(header, segment, content, records)
-
-
-def _refuse_damage(path: str, content: bytes, segment: Segment, expected_end: int | None) -> None:
-    if expected_end is not None:
-        if segment.end != expected_end:
-            raise CorruptLogError(path, segment.end, f"no valid record here, though records followed to {expected_end}")
-        return
-    proof = find_proof_of_damage(content, segment.marker, segment.end)
-    if proof is not None:
-        reason = f"no valid record here, though the record at {proof.offset} was written after this one was durable"
-        raise CorruptLogError(path, segment.end, reason)
-
-
-def _first_segment(newest: Scanned) -> int:
-    """Oldest segment that the log still needs: the newest segment always knows."""
-    freed = [record.term for record in newest.records if record.kind in (CLEAR, COMPACT)]
-    return max([newest.header.first_segment, *freed])
-
-
 class Replay:
     """The records in order, applied to the state in the oldest segment's header."""
 
@@ -160,23 +183,29 @@ class Replay:
         self._state: DiskState | None = None
         self._positions = Positions()
         self._segments: list[Segment] = []
+        self._last: tuple[Content, Record | None]
+        """The newest segment and the last record in it."""
 
-    def segment(self, scanned: Scanned) -> None:
-        header = scanned.header
-        path = scanned.segment.file.path
+    def segment(self, found: Content, expected_end: int | None, progress: Callable[[int], None]) -> None:
+        """The next one; ``expected_end`` is None for the newest, whose torn tail is cut."""
+        self._segments.append(found.segment)
+        header, content = found.header, memoryview(found.content)
         if self._state is None:
             self._state = _state_at_birth(header)
         elif _state_at_birth(header) != self._state:
             raise CorruptLogError(
-                path, 0, f"its header says {_state_at_birth(header)}, the records before it {self._state}"
-            )
-        self._segments.append(scanned.segment)
-        content = memoryview(scanned.content)
-        for record in scanned.records:
+                found.segment.file.path, 0,
+                f"its header says {_state_at_birth(header)}, the records before it {self._state}",
+            )  # fmt: skip
+        record = None
+        for count, record in enumerate(found.records(expected_end)):
+            if not count % TOLD_EVERY:
+                progress(record.offset)
             if record.kind == HARD_STATE:
-                self._state.hard_state = hard_state_of(record, body_of(content, record))
+                self._state.hard_state = _hard_state(found.segment.file.path, record, content)
             else:
-                self._record(self._state, record, scanned.segment)
+                self._record(self._state, record, found.segment)
+        self._last = found, record
 
     def _record(self, state: DiskState, record: Record, segment: Segment) -> None:
         kind, index = record.kind, record.entry_index
@@ -209,31 +238,38 @@ class Replay:
             segment.file.close()
 
     def finish(self) -> Recovered:
+        """All segments were replayed: the log, its torn tail cut."""
         state = self._state
         assert state is not None  # the newest segment at least was replayed
         held = (self._positions.first, self._positions.last) if len(self._positions) else (0, 0)
         if held != (state.first_index, state.last_index):
             reason = f"the segments hold entries {held}, the log should hold {(state.first_index, state.last_index)}"
             raise CorruptLogError(self._segments[-1].file.path, 0, reason)
-        return Recovered(state, self._segments, self._positions)
+        return Recovered(state, self._segments, self._positions, _settle_tail(*self._last))
+
+
+def _hard_state(path: str, record: Record, content: memoryview) -> HardState:
+    try:
+        return hard_state_of(record, body_of(content, record))
+    except ValueError as error:
+        raise CorruptLogError(path, record.offset, f"a vote that cannot be read: {error}") from error
 
 
 def _state_at_birth(header: SegmentHeader) -> DiskState:
     return DiskState(header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment)
 
 
-def _settle_tail(newest: Scanned) -> int:
+def _settle_tail(newest: Content, last: Record | None) -> int:
     """Write the last sync round again, wipe what follows it, sync. Returns the number of bytes that were cut."""
-    file, end = newest.segment.file, newest.segment.end
-    if newest.records:
-        start = newest.records[-1].round_start
-        file.pwrite([memoryview(newest.content)[start:end]], start)
-    traces = marker_offsets(newest.content, newest.segment.marker, end)
+    file, end, content = newest.segment.file, newest.segment.end, newest.content
+    if last is not None:
+        file.pwrite([memoryview(content)[last.round_start : end]], last.round_start)
+    traces = marker_offsets(content, newest.segment.marker, end)
     if traces:
         # A later record that survived the tear would be taken for live once a new record ended where it begins.
-        _wipe(file, end, len(newest.content))
+        _wipe(file, end, len(content))
     file.fdatasync()
-    return min(len(newest.content), traces[-1] + HEADER_BYTES) - end if traces else 0
+    return min(len(content), traces[-1] + HEADER_BYTES) - end if traces else 0
 
 
 def _wipe(file: File, start: int, end: int) -> None:

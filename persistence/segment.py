@@ -7,12 +7,13 @@ the state of the log at the segment's birth, so that nothing is lost when the se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 
 from crc32c import crc32c
 
-from persistence.errors import CorruptLogError
+from persistence.errors import CorruptLogError, UnknownVersionError
 from persistence.files import Buffer, File
 from persistence.records import HardState, Record, decode_at
 
@@ -103,7 +104,7 @@ def decode_segment_header(block: Buffer, path: str, number: int) -> SegmentHeade
     if crc32c(block[12 : _PREFIX.size + length]) != crc:
         raise CorruptLogError(path, 0, "the checksum of the segment header does not match")
     if version != FORMAT_VERSION:
-        raise CorruptLogError(path, 0, f"format version {version} is unknown, this program reads {FORMAT_VERSION}")
+        raise UnknownVersionError(path, 0, f"format version {version} is unknown, this program reads {FORMAT_VERSION}")
     *numbers, voted, vote_bytes = _FIELDS.unpack_from(block, _PREFIX.size)
     vote = bytes(block[_PREFIX.size + _FIELDS.size : _PREFIX.size + length])
     if len(vote) != vote_bytes:
@@ -115,14 +116,12 @@ def decode_segment_header(block: Buffer, path: str, number: int) -> SegmentHeade
     return SegmentHeader(own, first_segment, previous_end, first_index, last_index, last_term, state)
 
 
-def walk(content: memoryview, marker: int) -> tuple[list[Record], int]:
-    """All records from the first on, and the offset where the first thing lies that is not a record."""
-    records: list[Record] = []
+def walk(content: memoryview, marker: int) -> Iterator[Record]:
+    """All records from the first on, up to the first thing that is not a record. One at a time: there may be a million."""
     offset = DATA_START
     while (record := decode_at(content, offset, marker)) is not None:
-        records.append(record)
+        yield record
         offset = record.end
-    return records, offset
 
 
 def find_proof_of_damage(content: bytes, marker: int, end: int) -> Record | None:

@@ -1,84 +1,53 @@
-"""Snapshots: one compressed, checksummed file each, complete or not there at all.
+"""The snapshots of a directory: one compressed, checksummed file each, complete or not there at all.
 
-The file is written beside (``.part``), synced, renamed and the directory synced, so a name that ends in ``.snap`` is
-always a complete file; what the disk does to it later is found by its checksums. The layout, little-endian::
-
-    header  "RAFTSNAP", u32 crc32c of what follows, u32 format version, u32 bytes of the rest;
-            u64 index, u64 term, extra
-    chunk   u32 stored bytes (never 0), u32 running checksum; that many bytes of one zstd stream
-    footer  u32 0, u32 running checksum; u64 content bytes, u32 crc32c of the content, u32 chunks
-
-The running checksum is the CRC32C of the header's checksum, of the chunk bodies so far and (in the footer)
-of the footer's last 16 bytes: each chunk is checked as it is read, and the last value covers everything.
+A file is written beside (``.part``), synced, renamed and the directory synced, so a name that ends in ``.snap`` is
+always a complete file; what the disk does to it later is found by its checksums (:mod:`persistence.snapshot_file`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from struct import Struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import zstandard
 from crc32c import crc32c
 
-from persistence.errors import CorruptSnapshotError, SnapshotError
+from persistence.errors import CorruptSnapshotError, SnapshotError, UnknownVersionError
 from persistence.files import Buffer, File, Files, OsFiles, join
+from persistence.incoming import IncomingSnapshot
+from persistence.progress import Progress, untold
+from persistence.snapshot_file import (
+    CHUNK,
+    CHUNK_BYTES,
+    EXTRA_BYTES_MAX,
+    FOOTER,
+    NAME,
+    PART_NAME,
+    PART_SUFFIX,
+    SEAL_BYTES,
+    SnapshotContent,
+    SnapshotInfo,
+    SnapshotMeta,
+    encode_header,
+    inspect,
+    order,
+    read_content,
+    snapshot_name,
+)
 
-MAGIC = b"RAFTSNAP"
-FORMAT_VERSION = 1
-SUFFIX = ".snap"
-PART_SUFFIX = ".part"
-CHUNK_BYTES = 256 << 10
-"""Compressed bytes in a chunk, except the last."""
-CHUNK_BYTES_MAX = 4 << 20
-"""A declared chunk above it is damage, and is never allocated."""
-EXTRA_BYTES_MAX = 1 << 30
+__all__ = [
+    "CHUNK_BYTES",
+    "EXTRA_BYTES_MAX",
+    "SnapshotContent",
+    "SnapshotInfo",
+    "SnapshotMeta",
+    "SnapshotStore",
+    "SnapshotWriter",
+    "snapshot_name",
+]
+
 INPUT_SLICE_BYTES = 1 << 20
 """Content is compressed in pieces of this size, which bounds the memory of one chunk."""
-WINDOW_BYTES_MAX = 128 << 20
-"""Memory that decompression may use; more than any compression level here asks for."""
-
-_PREFIX = Struct("<8sIII")
-_META = Struct("<QQ")
-_CHUNK = Struct("<II")
-_FOOTER = Struct("<QII")
-_NAME = re.compile(r"(\d{20})-(\d{20})\.snap", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotMeta:
-    """What a snapshot stands for: the state after entry ``index`` of ``term``; ``extra`` is the owner's."""
-
-    index: int
-    term: int
-    extra: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """A complete snapshot in the store."""
-
-    name: str
-    """File name, which is also its name on the way to a follower."""
-    meta: SnapshotMeta
-    size_bytes: int
-    """Size of the file."""
-    content_bytes: int
-    """Size of what was written into it, before compression."""
-
-    @property
-    def index(self) -> int:
-        return self.meta.index
-
-    @property
-    def term(self) -> int:
-        return self.meta.term
-
-
-def snapshot_name(index: int, term: int) -> str:
-    """File names sort as (index, term) do."""
-    return f"{index:020d}-{term:020d}{SUFFIX}"
 
 
 class SnapshotWriter:
@@ -94,7 +63,7 @@ class SnapshotWriter:
         self._chunks = 0
         self._content_bytes = 0
         self._content_crc = 0
-        header = _encode_header(meta)
+        header = encode_header(meta)
         self._running = crc32c(header[8:12])
         self._file: File | None = store.files.open(self._path, create=True)
         self._size = 0
@@ -115,14 +84,15 @@ class SnapshotWriter:
         """Make it durable and visible; snapshots beyond the store's ``keep`` are deleted."""
         self._buffer += self._compressor.flush()
         self._put_chunks(everything=True)
-        footer = _FOOTER.pack(self._content_bytes, self._content_crc, self._chunks)
-        self._put(_CHUNK.pack(0, crc32c(footer, self._running)) + footer)
+        footer = FOOTER.pack(self._content_bytes, self._content_crc, self._chunks)
+        end = CHUNK.pack(0, crc32c(footer, self._running)) + footer
+        self._put(end)
         file = self._opened()
         file.fdatasync()
         file.close()
         self._file = None
-        info = SnapshotInfo(self._name, self._meta, self._size, self._content_bytes)
-        self._store._publish(self._path, info)
+        info = SnapshotInfo(self._name, self._meta, self._size, self._content_bytes, end[-SEAL_BYTES:])
+        self._store.publish(self._path, info)
         return info
 
     def abort(self) -> None:
@@ -139,7 +109,7 @@ class SnapshotWriter:
             start += len(body)
             self._running = crc32c(body, self._running)
             self._chunks += 1
-            self._put(_CHUNK.pack(len(body), self._running) + body)
+            self._put(CHUNK.pack(len(body), self._running) + body)
         del self._buffer[:start]
 
     def _put(self, data: bytes) -> None:
@@ -152,56 +122,6 @@ class SnapshotWriter:
         return self._file
 
 
-class IncomingSnapshot:
-    """A snapshot on its way from another node, byte for byte. ``offset`` is where the next piece begins."""
-
-    def __init__(self, store: SnapshotStore, name: str, total_bytes: int) -> None:
-        self.name = name
-        self.total_bytes = total_bytes
-        self.offset = 0
-        self._store = store
-        self._path = join(store.directory, f"incoming-{name}{PART_SUFFIX}")
-        self._file: File | None = store.files.open(self._path, create=True)
-
-    def write(self, offset: int, data: Buffer) -> None:
-        """Add the piece at ``offset``, which must be ``self.offset``: anything else is refused, and nothing changes."""
-        if self._file is None or offset != self.offset or offset + len(data) > self.total_bytes:
-            raise SnapshotError(
-                f"a piece of {len(data)} bytes at {offset} does not fit snapshot {self.name}: "
-                f"{self.offset} of {self.total_bytes} bytes are here"
-            )
-        self._file.pwrite([data], offset)
-        self.offset += len(data)
-
-    def finish(self) -> SnapshotInfo:
-        """Verify everything, decompression included, then make it durable and visible.
-
-        Raises SnapshotError when it is incomplete (it can be continued), CorruptSnapshotError when it does not
-        verify (it is gone then). The snapshots that were there are untouched in both cases.
-        """
-        if self._file is None or self.offset != self.total_bytes:
-            raise SnapshotError(f"snapshot {self.name} is incomplete: {self.offset} of {self.total_bytes} bytes")
-        self._file.fdatasync()
-        try:
-            info = _inspect(self._store.files, self._path, self.name)
-            for _ in _read_content(self._store.files, self._path):
-                pass
-        except CorruptSnapshotError:
-            self.abort()
-            raise
-        self._file.close()
-        self._file = None
-        self._store._publish(self._path, info)
-        return info
-
-    def abort(self) -> None:
-        """Leave no trace. Idempotent; does nothing after finish()."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._store.files.unlink(self._path)
-
-
 class SnapshotStore:
     """The snapshots in one directory, of which the newest ``keep`` are kept."""
 
@@ -212,12 +132,18 @@ class SnapshotStore:
         self.files: Files = files or OsFiles()
         self.damaged: dict[str, str] = {}
         """Snapshots that newest() had to skip: file name and reason."""
+        self.unknown: UnknownVersionError | None = None
+        """Why it skipped one that is not damaged, but of a format version that this program does not read."""
         self._keep = keep
         self._verified: dict[str, SnapshotInfo] = {}
         self.files.make_dir(directory)
+        parts, names = self.parts(), self._names()
+        useful = parts[-1:] if not names or (parts and order(parts[-1]) > order(names[0])) else []
         for name in self.files.listdir(directory):
-            if name.endswith(PART_SUFFIX):
+            if name.endswith(PART_SUFFIX) and name not in useful:
                 self.files.unlink(join(directory, name))
+        # A process that was killed right after a rename left a snapshot that is seen, and not yet durable under its name.
+        self.files.fsync_dir(directory)
 
     def begin(self, meta: SnapshotMeta, level: int = 3) -> SnapshotWriter:
         """Start a snapshot; ``level`` is zstd's (1 fast .. 19 small)."""
@@ -235,10 +161,37 @@ class SnapshotStore:
             if info is not None and info.size_bytes == self._size_of(name):  # a child may have written it anew
                 return info
             try:
-                info = _inspect(self.files, join(self.directory, name), name)
+                info = inspect(self.files, join(self.directory, name), name)
             except CorruptSnapshotError as error:
-                self.damaged[name] = str(error)
+                self._skip(name, error)
                 continue
+            self.damaged.pop(name, None)
+            self._verified[name] = info
+            return info
+        return None
+
+    def load_newest(self, load: Callable[[Iterable[bytes]], None], progress: Progress = untold) -> SnapshotInfo | None:
+        """Give ``load`` the content of the newest snapshot, and say which one it was: :meth:`newest` and :meth:`read`
+        in one, so that a large file is read once.
+
+        ``load`` is called again with an older one when its argument raises CorruptSnapshotError, so it must change
+        nothing before that has ended. What else it raises leaves here.
+        """
+        for name in self._names():
+            file = self.files.open_read(join(self.directory, name))
+            try:
+                content = SnapshotContent(file, progress)
+                content.refuse_other_name(name)
+                pieces = iter(content)
+                load(pieces)
+                for _ in pieces:  # whatever load() left unread has to verify, too
+                    pass
+                info = SnapshotInfo(name, content.meta, file.size(), content.content_bytes, content.seal)
+            except CorruptSnapshotError as error:
+                self._skip(name, error)
+                continue
+            finally:
+                file.close()
             self.damaged.pop(name, None)
             self._verified[name] = info
             return info
@@ -255,42 +208,79 @@ class SnapshotStore:
         except FileNotFoundError:
             return None
         try:
-            info = SnapshotInfo(name, meta, file.size(), 0)
+            size = file.size()
+            seal = file.pread(SEAL_BYTES, size - SEAL_BYTES)
+            info = SnapshotInfo(name, meta, size, FOOTER.unpack_from(seal, 4)[0], seal)
         finally:
             file.close()
         self._verified = {one: known for one, known in self._verified.items() if one in self._names()}
         self._verified[name] = info
         return info
 
+    def discard(self, meta: SnapshotMeta) -> None:
+        """Delete what a process that failed or was killed left of the snapshot of ``meta``."""
+        part = join(self.directory, snapshot_name(meta.index, meta.term) + PART_SUFFIX)
+        if self.files.exists(part):
+            self.files.unlink(part)
+
     def read(self, info: SnapshotInfo) -> Iterator[bytes]:
         """The content, in pieces, verified as it goes. Raises CorruptSnapshotError, at the latest after the last
         piece: nothing that was read may be used before the iterator has ended.
         """
-        return _read_content(self.files, join(self.directory, info.name))
+        return read_content(self.files, join(self.directory, info.name))
 
     def raw(self, info: SnapshotInfo, offset: int, length: int) -> bytes:
         """Bytes of the file itself, for sending to a follower. Raises SnapshotError when it was deleted meanwhile."""
-        try:
-            file = self.files.open_read(join(self.directory, info.name))
-        except FileNotFoundError:
-            raise SnapshotError(f"snapshot {info.name} was replaced by a newer one") from None
+        file = self.open(info)
         try:
             return file.pread(max(0, min(length, info.size_bytes - offset)), offset)
         finally:
             file.close()
 
-    def receive(self, name: str, total_bytes: int) -> IncomingSnapshot:
-        """Begin to take a snapshot from another node. ``name`` comes from the network and is checked."""
-        if _NAME.fullmatch(name) is None:
-            raise SnapshotError(f"{name!r} is no name of a snapshot")
-        return IncomingSnapshot(self, name, total_bytes)
+    def open(self, info: SnapshotInfo) -> File:
+        """The file itself, which stays whole for as long as it is open, whatever is deleted meanwhile.
 
-    def _publish(self, path: str, info: SnapshotInfo) -> None:
+        Raises SnapshotError when it was deleted already.
+        """
+        try:
+            return self.files.open_read(join(self.directory, info.name))
+        except FileNotFoundError:
+            raise SnapshotError(f"snapshot {info.name} was replaced by a newer one") from None
+
+    def receive(self, name: str, total_bytes: int, seal: bytes) -> IncomingSnapshot:
+        """Take the file of ``total_bytes`` and ``seal`` from another node, or go on with the part of it that is here.
+
+        A part of any other file is deleted. The arguments come from the network and are checked. Raises OSError, and
+        SnapshotError for what no snapshot can be.
+        """
+        if NAME.fullmatch(name) is None or len(seal) != SEAL_BYTES:
+            raise SnapshotError(f"{name!r} with a seal of {len(seal)} bytes is no name of a snapshot")
+        return IncomingSnapshot(self, name, total_bytes, seal)
+
+    def parts(self) -> list[str]:
+        """Parts of files from other nodes, the newest last."""
+        return sorted(name for name in self.files.listdir(self.directory) if PART_NAME.fullmatch(name))
+
+    def remove_part(self, name: str) -> None:
+        """Delete a file of :meth:`parts`, if it is there."""
+        with suppress(FileNotFoundError):  # a forked child deletes what its snapshot makes useless, too
+            self.files.unlink(join(self.directory, name))
+
+    def _skip(self, name: str, error: CorruptSnapshotError) -> None:
+        self.damaged[name] = str(error)
+        if isinstance(error, UnknownVersionError):
+            self.unknown = error
+
+    def publish(self, path: str, info: SnapshotInfo) -> None:
+        """Give the complete and synced file at ``path`` its name, and delete what it makes useless."""
         self.files.rename(path, join(self.directory, info.name))
         self.files.fsync_dir(self.directory)
         self._verified[info.name] = info
         self.damaged.pop(info.name, None)
         self._prune()
+        for part in self.parts():
+            if order(part) <= order(info.name):
+                self.remove_part(part)
 
     def _prune(self) -> None:
         """Delete what is older than the newest ``keep`` that are not known to be damaged."""
@@ -312,115 +302,4 @@ class SnapshotStore:
 
     def _names(self) -> list[str]:
         """Newest first."""
-        return sorted((name for name in self.files.listdir(self.directory) if _NAME.fullmatch(name)), reverse=True)
-
-
-def _encode_header(meta: SnapshotMeta) -> bytes:
-    rest = _META.pack(meta.index, meta.term) + meta.extra
-    checked = Struct("<II").pack(FORMAT_VERSION, len(rest)) + rest
-    return MAGIC + crc32c(checked).to_bytes(4, "little") + checked
-
-
-class _Reader:
-    """Walks a snapshot file: header, chunk bodies, footer; each verified before it is handed on."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self._size = file.size()
-        self._offset = 0
-        self._running = 0
-        self.meta = self._read_header()
-        self.content_bytes = -1
-        """Known once the footer was read."""
-        self.content_crc = 0
-        self._chunks = 0
-        self._at_end = False
-
-    def read(self, _size: int = -1) -> bytes:
-        """The next chunk's body, b"" after the last: the file-like face that the decompressor reads from."""
-        if self._at_end:
-            return b""
-        stored, expected = _CHUNK.unpack(self._take(_CHUNK.size))
-        if not stored:
-            self._read_footer(expected)
-            return b""
-        if stored > CHUNK_BYTES_MAX:
-            raise self.damage(f"a chunk of {stored} bytes is declared")
-        body = self._take(stored)
-        self._running = crc32c(body, self._running)
-        if self._running != expected:
-            raise self.damage("the checksum of a chunk does not match")
-        self._chunks += 1
-        return body
-
-    def damage(self, reason: str) -> CorruptSnapshotError:
-        return CorruptSnapshotError(self._file.path, self._offset, reason)
-
-    def _take(self, length: int) -> bytes:
-        data = self._file.pread(min(length, max(0, self._size - self._offset)), self._offset)
-        if len(data) < length:
-            raise self.damage(f"the file ends after {self._size} bytes")
-        self._offset += length
-        return data
-
-    def _read_header(self) -> SnapshotMeta:
-        prefix = self._take(_PREFIX.size)
-        magic, crc, version, length = _PREFIX.unpack(prefix)
-        if magic != MAGIC:
-            raise self.damage("it does not begin with a snapshot header")
-        if not _META.size <= length <= _META.size + EXTRA_BYTES_MAX:
-            raise self.damage(f"a header of {length} bytes is declared")
-        rest = self._take(length)
-        if crc32c(rest, crc32c(prefix[12:])) != crc:
-            raise self.damage("the checksum of the header does not match")
-        if version != FORMAT_VERSION:
-            raise self.damage(f"format version {version} is unknown, this program reads {FORMAT_VERSION}")
-        self._running = crc32c(prefix[8:12])
-        index, term = _META.unpack_from(rest)
-        return SnapshotMeta(index, term, rest[_META.size :])
-
-    def _read_footer(self, expected: int) -> None:
-        footer = self._take(_FOOTER.size)
-        if crc32c(footer, self._running) != expected:
-            raise self.damage("the checksum over the whole file does not match")
-        self.content_bytes, self.content_crc, chunks = _FOOTER.unpack(footer)
-        if chunks != self._chunks or self._offset != self._size:
-            raise self.damage("there is more, or less, in the file than its footer says")
-        self._at_end = True
-
-
-def _inspect(files: Files, path: str, name: str) -> SnapshotInfo:
-    """Verify all stored bytes without decompressing them. Raises CorruptSnapshotError."""
-    file = files.open_read(path)
-    try:
-        reader = _Reader(file)
-        while reader.read():
-            pass
-        meta = reader.meta
-        if snapshot_name(meta.index, meta.term) != name:
-            raise reader.damage(f"it holds the snapshot of index {meta.index}, term {meta.term}")
-        return SnapshotInfo(name, meta, file.size(), reader.content_bytes)
-    finally:
-        file.close()
-
-
-def _read_content(files: Files, path: str) -> Iterator[bytes]:
-    file = files.open_read(path)
-    try:
-        reader = _Reader(file)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
-        size = crc = 0
-        with decompressor.stream_reader(reader, read_size=CHUNK_BYTES_MAX) as stream:  # type: ignore[arg-type]  # read() is all it calls
-            try:
-                while piece := stream.read(CHUNK_BYTES):
-                    size += len(piece)
-                    crc = crc32c(piece, crc)
-                    yield piece
-            except zstandard.ZstdError as error:
-                raise reader.damage(f"it does not decompress: {error}") from error
-        while reader.read():
-            raise reader.damage("chunks follow the end of the compressed stream")
-        if (size, crc) != (reader.content_bytes, reader.content_crc):
-            raise reader.damage("the checksum of the content does not match")
-    finally:
-        file.close()
+        return sorted((name for name in self.files.listdir(self.directory) if NAME.fullmatch(name)), reverse=True)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from persistence.files import File, Files, join
+from persistence.reserve import Reserve
 from persistence.segment import Segment, SegmentHeader, encode_segment_header, segment_name
 
 READY_SUFFIX = ".spare"
@@ -22,7 +23,10 @@ SPARES_MAX = 2
 class Spares:
     """The ready files of one log directory. Safe to use from the writing and the preparing thread at once."""
 
-    def __init__(self, directory: str, files: Files, segment_bytes: int, preallocate: bool) -> None:
+    def __init__(
+        self, directory: str, files: Files, segment_bytes: int, preallocate: bool, reserve: Reserve | None = None
+    ) -> None:
+        self.reserve = reserve or Reserve(directory, 0, files)
         self._directory = directory
         self._files = files
         self._segment_bytes = segment_bytes
@@ -53,7 +57,7 @@ class Spares:
     @property
     def wanted(self) -> bool:
         """Whether preparing one now saves work later."""
-        return self._preallocate and not self._ready
+        return self._preallocate and not self._ready and not self.reserve.spent
 
     @property
     def ready(self) -> bool:
@@ -69,6 +73,9 @@ class Spares:
         file = self._files.open(path, create=True)
         try:
             complete = file.preallocate(self._segment_bytes, give_up)
+        except OSError:
+            self._files.unlink(path)  # on a full disk its part of the space is missing elsewhere
+            raise
         finally:
             file.close()
         if not complete:
@@ -80,7 +87,18 @@ class Spares:
             self._ready.append(ready)
 
     def become_segment(self, header: SegmentHeader) -> Segment:
-        """A new live segment, durable under its name. Takes a ready file, or an empty one if there is none."""
+        """A new live segment, durable under its name. Takes a ready file, or an empty one if there is none.
+
+        On a full disk the reserve is given for it: what was begun before held nothing that counts.
+        """
+        try:
+            return self._become_segment(header)
+        except OSError as error:
+            if not self.reserve.helps(error, "a new segment of the log"):
+                raise
+            return self._become_segment(header)
+
+    def _become_segment(self, header: SegmentHeader) -> Segment:
         with self._lock:
             path = self._ready.pop() if self._ready else None
         file: File
@@ -106,7 +124,7 @@ class Spares:
         segment.file.close()
         with self._lock:
             full = len(self._ready) >= SPARES_MAX
-        if full or size != self._segment_bytes:
+        if full or self.reserve.spent or size != self._segment_bytes:
             self._files.unlink(path)
             return
         spare = self._new_path(READY_SUFFIX)

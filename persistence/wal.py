@@ -16,7 +16,9 @@ out as docs/architecture/formats.md says.
 
 from __future__ import annotations
 
+import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,6 +28,7 @@ from persistence.committer import Committer
 from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
 from persistence.files import Files, OsFiles
 from persistence.positions import Position
+from persistence.progress import Progress, untold
 from persistence.records import (
     BODY_BYTES_MAX,
     CLEAR,
@@ -41,12 +44,15 @@ from persistence.records import (
     hard_state_control,
 )
 from persistence.recovery import Recovered, recover
-from persistence.segment import DATA_START, VOTE_BYTES_MAX, marker_of
+from persistence.reserve import Reserve
+from persistence.segment import DATA_START, VOTE_BYTES_MAX, Segment, marker_of
 from persistence.spares import Spares
 from persistence.writer import Entry, Item, LogWriter
 
 ENTRY_OVERHEAD_BYTES = 128
 """What a cached entry costs in memory besides its payload."""
+ENTRIES_MIN = 2
+"""Entries that are read whatever their size: Raft needs two to place a snapshot."""
 READ_AHEAD_BYTES = 1 << 20
 """Neighbouring entries that are read from disk together."""
 SEGMENT_BYTES_MIN = DATA_START * 2
@@ -104,7 +110,7 @@ class Log:
             Compressor(options.compress_bytes_min),
         )
         self._pending: list[Item] = []
-        self._durable = (0, self.last_index)
+        self._durable = self._synced = (0, self.last_index)
         self._rewind_sequence = 0
         self._rewind_floor = 0
         self._cache: list[Entry] = []
@@ -117,16 +123,30 @@ class Log:
         self._committer: Committer | None = None
 
     @classmethod
-    def open(cls, directory: str, options: LogOptions | None = None, files: Files | None = None) -> Log:
-        """Open or create the log in ``directory`` and recover it.
+    def open(
+        cls,
+        directory: str,
+        options: LogOptions | None = None,
+        files: Files | None = None,
+        reserve: Reserve | None = None,
+        progress: Progress = untold,
+    ) -> Log:
+        """Open or create the log in ``directory`` and recover it. On a full disk it takes the ``reserve``.
 
         Raises CorruptLogError when something that was durable is damaged, OSError when the disk refuses.
         """
         options = options or LogOptions()
         files = files or OsFiles()
         files.make_dir(directory)
-        spares = Spares(directory, files, options.segment_bytes, options.preallocate)
-        log = cls(directory, options, spares, recover(directory, files, spares))
+        spares = Spares(directory, files, options.segment_bytes, options.preallocate, reserve)
+        try:
+            found = recover(directory, files, spares, progress)
+        except OSError as error:
+            if not spares.reserve.helps(error, "recovery of the log"):
+                raise
+            spares = Spares(directory, files, options.segment_bytes, options.preallocate, reserve)
+            found = recover(directory, files, spares, progress)
+        log = cls(directory, options, spares, found)
         log._warm_cache()
         return log
 
@@ -140,7 +160,20 @@ class Log:
     @property
     def durable_index(self) -> int:
         """Highest index such that this log's entries up to it are durable; 0 if none is."""
-        sequence, index = self._durable
+        return self._index_of(self._durable)
+
+    @property
+    def synced_sequence(self) -> int:
+        """Records that a sync has covered, whatever ``options.fsync`` says."""
+        return self._synced[0]
+
+    @property
+    def synced_index(self) -> int:
+        """As :attr:`durable_index`, of what a sync has covered: a power cut cannot take it."""
+        return self._index_of(self._synced)
+
+    def _index_of(self, reached: tuple[int, int]) -> int:
+        sequence, index = reached
         return index if sequence >= self._rewind_sequence else min(index, self._rewind_floor)
 
     @property
@@ -149,8 +182,35 @@ class Log:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Bytes of the live segments up to their ends; blank space and spare files are not counted."""
+        """Bytes of the segments that the log needs, up to their ends; blank space and spare files are not counted."""
         return self._writer.bytes_on_disk
+
+    def bytes_from(self, index: int) -> int:
+        """Bytes on disk of the entries from ``index`` on, with what else was written since; about so much."""
+        return self._bytes_from(index, list(self._writer.segments))
+
+    def first_within(self, size: int) -> int:
+        """The first index from which on the log takes at most ``size`` bytes on disk; last_index + 1 when none does."""
+        segments = list(self._writer.segments)
+        with self._positions.lock:
+            indices = range(self._positions.first, self._positions.last + 1)
+        found = bisect_left(indices, -size, key=lambda index: -self._bytes_from(index, segments))
+        return indices.start + found
+
+    def _bytes_from(self, index: int, segments: list[Segment]) -> int:
+        positions = self._positions
+        with positions.lock:
+            if index > positions.last or not len(positions):
+                return 0
+            place = positions.position(max(index, positions.first))
+        return sum(one.end - DATA_START for one in segments if one.number > place.segment) + sum(
+            one.end - place.offset for one in segments if one.number == place.segment
+        )
+
+    @property
+    def segment_count(self) -> int:
+        """Segments that the log needs; spare files are not counted."""
+        return self._writer.segment_count
 
     @property
     def buffered_count(self) -> int:
@@ -248,8 +308,8 @@ class Log:
         self.sequence += 1
 
     def _buffer_rewind(self, control: Control, kept_to: int) -> None:
-        # Until the rewind is durable, the disk's end says nothing about entries that came after it.
-        rewinding = self._durable[0] < self._rewind_sequence
+        # Until the rewind is synced, the disk's end says nothing about entries that came after it.
+        rewinding = self._synced[0] < self._rewind_sequence
         self._pending.append(control)
         self.sequence += 1
         self._rewind_floor = min(self._rewind_floor, kept_to) if rewinding else kept_to
@@ -270,22 +330,26 @@ class Log:
                 raise self._out_of_range(index) from None
         return self._read(index, 1)[0]
 
-    def entries(self, low: int, count: int) -> list[Entry]:
-        """Up to ``count`` entries from ``low`` on, fewer at the end of the log.
+    def entries(self, low: int, count: int, bytes_max: int = sys.maxsize) -> list[Entry]:
+        """Up to ``count`` entries from ``low`` on, fewer at the end of the log; the one whose payload makes it more than
+        ``bytes_max`` bytes is the last, unless it is the first: two come at least.
 
         Raises OutOfRangeError when ``low`` is below ``first_index``.
         """
         place = low - self._cache_first
         if place >= 0:
-            return self._cache[place : place + count]
+            return _bounded(self._cache[place : place + count], bytes_max)
         high = min(low + count, self.last_index + 1)
         found: list[Entry] = []
-        while low < min(high, self._cache_first):
-            found += self._read(low, min(high, self._cache_first) - low)
+        left = bytes_max
+        while low < min(high, self._cache_first) and (left >= 0 or len(found) < ENTRIES_MIN):
+            run = self._read(low, min(high, self._cache_first) - low, max(left, 0))
+            left -= sum(len(payload) for payload, _, _ in run)
+            found += run
             low = found[-1][1] + 1
-        if low < high:
+        if low < high and left >= 0:
             found += self._cache[: high - low]
-        return found
+        return _bounded(found, bytes_max)
 
     def term_at(self, index: int) -> int | None:
         """The term of entry ``index``, or None when the log does not hold it."""
@@ -303,22 +367,22 @@ class Log:
     def _out_of_range(self, index: int) -> OutOfRangeError:
         return OutOfRangeError(f"no entry {index}, the log holds {self.first_index} to {self.last_index}")
 
-    def _read(self, index: int, count: int) -> list[Entry]:
-        """At least one, at most ``count`` entries from disk that lie together."""
+    def _read(self, index: int, count: int, bytes_max: int = sys.maxsize) -> list[Entry]:
+        """At least one, at most ``count`` entries from disk that lie together, and hardly more than ``bytes_max``."""
         if index < self.first_index or not self.first_index:
             raise self._out_of_range(index)
         self._check_usable()
         with self._positions.lock:
             places = [self._positions.position(index)]
-            start = places[0].offset
+            end = places[0].offset + min(READ_AHEAD_BYTES, bytes_max)
             for following in range(index + 1, index + count):
                 place = self._positions.position(following)
-                if place.segment != places[0].segment or place.offset - start > READ_AHEAD_BYTES:
+                if place.segment != places[0].segment or place.offset > end:
                     break
                 places.append(place)
-        return self._decode_run(index, places)
+        return self._decode_run(index, places, bytes_max)
 
-    def _decode_run(self, index: int, places: list[Position]) -> list[Entry]:
+    def _decode_run(self, index: int, places: list[Position], bytes_max: int) -> list[Entry]:
         start = places[0].offset
         length = places[-1].offset + HEADER_BYTES + places[-1].stored_bytes - start
         file = self._writer.file_of(places[0].segment)
@@ -333,6 +397,9 @@ class Log:
                 found.append((body_of(content, record), number, record.term))
             except ValueError as error:
                 raise CorruptLogError(file.path, place.offset, f"entry {number}: {error}") from error
+            bytes_max -= len(found[-1][0])
+            if bytes_max < 0:
+                break
         return found
 
     def _warm_cache(self) -> None:
@@ -440,6 +507,8 @@ class Log:
 
     def _publish(self) -> None:
         self._durable = (self._writer.written, self._writer.state.last_index)
+        if self._writer.all_synced:
+            self._synced = self._durable
 
     def _guarded(self, step: Callable[[], None]) -> None:
         if self.failed is not None:
@@ -469,6 +538,13 @@ class Log:
         if committer is None:
             raise PersistenceError("request_sync() needs start_committer() first")
         committer.request()
+
+    def request_fsync(self) -> None:
+        """As :meth:`request_sync`, and the round syncs whatever ``options.fsync`` says: see ``synced_sequence``."""
+        committer = self._committer
+        if committer is None:
+            raise PersistenceError("request_fsync() needs start_committer() first")
+        committer.request_fsync()
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -501,3 +577,13 @@ class Log:
             raise self.failed
         if self._closed:
             raise LogClosedError(f"the log in {self.directory} is closed")
+
+
+def _bounded(entries: list[Entry], bytes_max: int) -> list[Entry]:
+    """The first of them, see :meth:`Log.entries`."""
+    if bytes_max < sys.maxsize:
+        for at, (payload, _, _) in enumerate(entries, 1):
+            bytes_max -= len(payload)
+            if bytes_max < 0 and at >= ENTRIES_MIN:
+                return entries[:at]
+    return entries

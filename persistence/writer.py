@@ -98,7 +98,20 @@ class LogWriter:
 
     @property
     def bytes_on_disk(self) -> int:
-        return sum(segment.end for segment in self.segments)
+        return sum(segment.end for segment in self._needed())
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._needed())
+
+    def _needed(self) -> list[Segment]:
+        """The segments, without those that compaction has freed and that are not deleted yet."""
+        return [segment for segment in self.segments if segment.number >= self.state.first_segment]
+
+    @property
+    def all_synced(self) -> bool:
+        """Whether everything written is durable whatever happens to the machine."""
+        return not self._unsynced
 
     def write(self, items: Sequence[Item], *, sync: bool) -> None:
         """Write ``items`` in order; with ``sync`` they, and all before them, are durable on return."""
@@ -204,7 +217,7 @@ class LogWriter:
             segment = self.segments[-1]
             # A synced write covers its own bytes only; with others outstanding the file must be synced as a whole.
             covers_all = sync and not self._unsynced
-            segment.file.pwrite(self._buffers, segment.end, sync=covers_all)
+            self._write_out(segment, sync=covers_all)
             segment.end = self._offset
             self._unsynced = not covers_all
             self._buffers = []
@@ -213,6 +226,15 @@ class LogWriter:
             for place in places:
                 self._positions.add(*place)
             self._positions.sequence = self.written
+
+    def _write_out(self, segment: Segment, *, sync: bool) -> None:
+        try:
+            segment.file.pwrite(self._buffers, segment.end, sync=sync)
+        except OSError as error:
+            if not self._spares.reserve.helps(error, "a write to the log"):
+                raise
+            # Safe even if it was the sync that found no space: all that it covered is written, and so dirty, again.
+            segment.file.pwrite(self._buffers, segment.end, sync=sync)
 
     def _roll(self) -> None:
         """Begin the next segment. The old one is synced first: a later segment vouches for all of it."""

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Programs that integration tests run beside raftkv: redis-cli and redis-benchmark must work against it
-# unchanged, redis-server is the reference for replies. Installs only what is missing.
+# unchanged, redis-server is the reference for replies; chaos/power is compiled. Installs only what is missing.
 #
 #   tests/setup/system-packages.sh            what the tests need
 #   tests/setup/system-packages.sh --bench    also what `make bench` compares with, and builds with
 set -euo pipefail
 
-wanted="redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools etcd:etcd-server"
+wanted="redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools etcd:etcd-server gcc:gcc"
 sources=""
 if [ "${1:-}" = --bench ]; then
-  wanted="$wanted gcc:gcc go:golang-go"
+  wanted="$wanted go:golang-go"
   sources="golang-etcd-server-dev"
 fi
 
@@ -20,6 +20,7 @@ done
 for package in $sources; do
   [ -d /usr/share/gocode/src/go.etcd.io/etcd/clientv3 ] || missing="$missing $package"
 done
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.disk import Disk
 from persistence.overlay import OverlayFiles
-from tests.unit.faulty_files import FaultyFiles
 
 
-def image(disk: FaultyFiles) -> dict[str, bytes]:
+def image(disk: Disk) -> dict[str, bytes]:
     return {name: bytes(inode.content) for name, inode in disk.names.items()}
 
 
@@ -22,7 +22,7 @@ def image(disk: FaultyFiles) -> dict[str, bytes]:
     )
 )
 def test_an_overlay_reads_as_if_it_had_changed_what_is_below(actions):
-    below, twin = FaultyFiles(), FaultyFiles()
+    below, twin = Disk(), Disk()
     for disk in (below, twin):
         disk.make_dir("/d")
         disk.open("/d/a", create=True).pwrite([b"0123456789" * 3], 0)

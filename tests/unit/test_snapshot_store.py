@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import pathlib
 import random
-import sys
+import types
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chaos.disk import Disk, PowerCut
 from persistence.errors import CorruptSnapshotError, SnapshotError
 from persistence.files import OsFiles
 from persistence.snapshots import CHUNK_BYTES, SnapshotInfo, SnapshotMeta, SnapshotStore, snapshot_name
 
-
-def _load_faulty_files():
-    name = "faulty_files"
-    if name not in sys.modules:
-        path = pathlib.Path(__file__).with_name("faulty_files.py")
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-faulty_files = _load_faulty_files()
-FaultyFiles, PowerCut = faulty_files.FaultyFiles, faulty_files.PowerCut
 DIRECTORY = "/snapshots"
 FUZZ = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -73,11 +60,95 @@ def test_what_goes_in_comes_out(tmp_path, level, pieces):
     info = writer.commit()
     content = b"".join(pieces)
     assert content_of(store, info) == content
-    assert info == SnapshotInfo(snapshot_name(7, 3), SnapshotMeta(7, 3, b"\x00extra"), info.size_bytes, len(content))
+    file = (tmp_path / "s" / info.name).read_bytes()
+    meta = SnapshotMeta(7, 3, b"\x00extra")
+    assert info == SnapshotInfo(snapshot_name(7, 3), meta, len(file), len(content), file[-20:])
     assert (info.index, info.term) == (7, 3)
-    assert info.size_bytes == (tmp_path / "s" / info.name).stat().st_size
     assert SnapshotStore(str(tmp_path / "s")).newest() == info
     assert max(map(len, store.read(info)), default=0) <= CHUNK_BYTES
+
+
+class Loaded:
+    """Takes effect when the content has ended, as load_newest() asks."""
+
+    def __init__(self):
+        self.content = None
+        self.begun = 0
+
+    def __call__(self, pieces):
+        self.begun += 1
+        self.content = b"".join(pieces)
+
+
+def damage(path, offset=5000):
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_is_loaded_with_each_byte_read_once(tmp_path):
+    save(SnapshotStore(str(tmp_path / "s")), 7, noise(3 * CHUNK_BYTES))
+    store, loaded, told = SnapshotStore(str(tmp_path / "s")), Loaded(), []
+    read = []
+
+    class Counted(OsFiles):
+        def open_read(self, path):
+            file = super().open_read(path)
+            pread = file.pread
+            counted = types.SimpleNamespace(path=path, size=file.size, close=file.close)
+            counted.pread = lambda length, offset: read.append(length) or pread(length, offset)
+            return counted
+
+    store.files = Counted()
+    info = store.load_newest(loaded, lambda *at: told.append(at))
+    assert loaded.content == noise(3 * CHUNK_BYTES)
+    assert sum(read) == info.size_bytes
+    assert store.newest() == info == SnapshotStore(str(tmp_path / "s")).newest()
+    assert sum(read) == info.size_bytes
+    assert told == sorted(told)
+    assert {total for _, total in told} == {info.size_bytes}
+
+
+def test_a_damaged_one_is_not_loaded_but_the_one_before_it(tmp_path):
+    store = SnapshotStore(str(tmp_path / "s"))
+    save(store, 1, b"older")
+    save(store, 2, noise(1 << 20))
+    damage(tmp_path / "s" / snapshot_name(2, 1), (1 << 20) - 10)
+    again, loaded = SnapshotStore(str(tmp_path / "s")), Loaded()
+    assert again.load_newest(loaded).index == 1
+    assert (loaded.content, loaded.begun) == (b"older", 2)
+    assert list(again.damaged) == [snapshot_name(2, 1)]
+    assert again.newest().index == 1
+
+
+def test_a_load_that_stops_early_does_not_hide_damage(tmp_path):
+    store = SnapshotStore(str(tmp_path / "s"))
+    save(store, 2, noise(1 << 20))
+    damage(tmp_path / "s" / snapshot_name(2, 1), (1 << 20) - 10)
+    again = SnapshotStore(str(tmp_path / "s"))
+    assert again.load_newest(lambda pieces: next(iter(pieces))) is None
+    assert list(again.damaged) == [snapshot_name(2, 1)]
+
+
+def test_one_under_another_name_is_not_loaded(tmp_path):
+    save(SnapshotStore(str(tmp_path / "s")), 2)
+    (tmp_path / "s" / snapshot_name(2, 1)).rename(tmp_path / "s" / snapshot_name(3, 1))
+    loaded = Loaded()
+    assert SnapshotStore(str(tmp_path / "s")).load_newest(loaded) is None
+    assert not loaded.begun
+
+
+def test_what_the_load_or_the_progress_raises_leaves(tmp_path):
+    store = SnapshotStore(str(tmp_path / "s"))
+    save(store, 2, noise(1 << 20))
+
+    def refuse(*_):
+        raise KeyError
+
+    for load, progress in ((refuse, lambda *_: None), (Loaded(), refuse)):
+        with pytest.raises(KeyError):
+            store.load_newest(load, progress)
+    assert store.damaged == {}
 
 
 def test_the_newest_are_kept(tmp_path):
@@ -136,7 +207,7 @@ def test_a_damaged_one_is_skipped_with_its_reason_and_survives_no_prune(tmp_path
     assert "checksum" in again.damaged[path.name]
     assert str(path) in again.damaged[path.name]
     with pytest.raises(CorruptSnapshotError):
-        content_of(again, SnapshotInfo(path.name, SnapshotMeta(2, 1), path.stat().st_size, 10_000))
+        content_of(again, SnapshotInfo(path.name, SnapshotMeta(2, 1), path.stat().st_size, 10_000, bytes(20)))
     save(again, 3)
     assert snapshot_name(1, 1) in names_in(tmp_path / "s")  # the damaged one is not counted among those kept
     save(again, 4)
@@ -145,7 +216,7 @@ def test_a_damaged_one_is_skipped_with_its_reason_and_survives_no_prune(tmp_path
 
 
 def send(source, info, target, piece=70_000):
-    incoming = target.receive(info.name, info.size_bytes)
+    incoming = target.receive(info.name, info.size_bytes, info.seal)
     while incoming.offset < incoming.total_bytes:
         incoming.write(incoming.offset, source.raw(info, incoming.offset, piece))
     return incoming
@@ -162,7 +233,7 @@ def test_a_broken_transfer_leaves_the_old_one(tmp_path):
     source, target = SnapshotStore(str(tmp_path / "a")), SnapshotStore(str(tmp_path / "b"))
     old = save(target, 3)
     info = save(source, 10, noise(500_000))
-    incoming = target.receive(info.name, info.size_bytes)
+    incoming = target.receive(info.name, info.size_bytes, info.seal)
     incoming.write(0, source.raw(info, 0, 1000))
     for offset, data in ((0, b"again"), (2000, b"hole"), (1000, bytes(info.size_bytes))):
         with pytest.raises(SnapshotError):
@@ -174,6 +245,9 @@ def test_a_broken_transfer_leaves_the_old_one(tmp_path):
     with pytest.raises(CorruptSnapshotError):
         incoming.finish()
     assert target.newest() == old
+    assert incoming.offset < 1000, "what is damaged is cut off"
+    incoming.write(incoming.offset, source.raw(info, incoming.offset, 70_000))
+    incoming.abort()
     assert names_in(tmp_path / "b") == [old.name]
     incoming = send(source, info, target)
     incoming.abort()
@@ -183,7 +257,7 @@ def test_a_broken_transfer_leaves_the_old_one(tmp_path):
 def test_one_sent_under_another_name_is_refused(tmp_path):
     source, target = SnapshotStore(str(tmp_path / "a")), SnapshotStore(str(tmp_path / "b"))
     info = save(source, 10)
-    incoming = target.receive(snapshot_name(11, 1), info.size_bytes)
+    incoming = target.receive(snapshot_name(11, 1), info.size_bytes, info.seal)
     incoming.write(0, source.raw(info, 0, info.size_bytes))
     with pytest.raises(CorruptSnapshotError, match="index 10"):
         incoming.finish()
@@ -192,7 +266,7 @@ def test_one_sent_under_another_name_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["", "../x", "a/b.snap", snapshot_name(1, 1) + "\n", "x" + snapshot_name(1, 1)])
 def test_a_name_from_the_network_cannot_leave_the_directory(tmp_path, name):
     with pytest.raises(SnapshotError, match="no name"):
-        SnapshotStore(str(tmp_path / "s")).receive(name, 10)
+        SnapshotStore(str(tmp_path / "s")).receive(name, 10, bytes(20))
 
 
 def test_sending_one_that_was_replaced_is_an_error_of_its_own(tmp_path):
@@ -210,13 +284,13 @@ def scenario(disk, done):
     store = SnapshotStore(DIRECTORY, disk, keep=2)
     for index in range(1, 5):
         done.append(save(store, index, noise(2000, index)).index)
-    other = SnapshotStore("/other", FaultyFiles())
+    other = SnapshotStore("/other", Disk())
     send(other, save(other, 9, noise(2000, 9)), store, piece=500).finish()
     done.append(9)
 
 
 def count_steps():
-    disk = FaultyFiles()
+    disk = Disk()
     scenario(disk, [])
     return disk.steps
 
@@ -243,7 +317,7 @@ def check_after(disk, done, seeds):
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_power_cut_at_every_file_operation(step):
     for seed in range(5):
-        disk = FaultyFiles()
+        disk = Disk()
         disk.arm(step)
         done = []
         with pytest.raises(PowerCut):
@@ -255,17 +329,17 @@ def test_power_cut_at_every_file_operation(step):
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_an_error_at_every_file_operation(step, fault):
-    disk = FaultyFiles()
+    disk = Disk()
     disk.arm(step, fault)
     done = []
     with pytest.raises(OSError):
         scenario(disk, done)
-    disk.arm(0)
+    disk.disarm()
     check_after(disk, done, [])
 
 
 def one_file():
-    disk = FaultyFiles()
+    disk = Disk()
     store = SnapshotStore(DIRECTORY, disk)
     info = save(store, 3, noise(800) + b"compressible" * 100, extra=b"e" * 40)
     return info, bytes(next(inode.content for name, inode in disk.names.items() if name.endswith(".snap")))
@@ -275,7 +349,7 @@ INFO, FILE = one_file()
 
 
 def opened_with(content):
-    disk = FaultyFiles()
+    disk = Disk()
     store = SnapshotStore(DIRECTORY, disk)
     file = disk.open(f"{DIRECTORY}/{INFO.name}", create=True)
     file.append(content)

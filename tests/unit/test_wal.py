@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
-import pathlib
-import sys
 import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chaos.disk import Disk
 from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
 from persistence.files import OsFiles
 from persistence.records import ENTRY, FLAG_LZ4, HEADER_BYTES, body_of, decode_at, encode_header
 from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_name
 from persistence.wal import Log, LogOptions
-
-
-def _load_faulty_files():
-    name = "faulty_files"
-    if name not in sys.modules:
-        path = pathlib.Path(__file__).with_name("faulty_files.py")
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-FaultyFiles = _load_faulty_files().FaultyFiles
 
 SMALL = LogOptions(segment_bytes=16 << 10, cache_bytes=8 << 10, compress_bytes_min=512)
 WAIT_S = 20
@@ -70,6 +55,23 @@ class Committed:
     def wait(self, predicate):
         with self.condition:
             assert self.condition.wait_for(predicate, WAIT_S)
+
+
+def test_entries_are_bounded_in_bytes_wherever_they_are(tmp_path):
+    """The one that goes over is the last; two come at least; from disk, from memory and across."""
+    for cache_bytes in (0, 3_000, 1 << 20):
+        options = LogOptions(16 << 10, cache_bytes=cache_bytes, compress_bytes_min=100)
+        with Log.open(str(tmp_path / f"log{cache_bytes}"), options) as log:
+            for index in range(1, 31):
+                log.append(index, 1, b"%03d" % index * 100)
+            log.sync()
+            log.append(31, 1, b"x" * 5_000)
+            log.sync()
+            for bytes_max, wanted in ((0, 2), (299, 2), (600, 3), (899, 3), (900, 4), (10**6, 20)):
+                found = log.entries(5, 20, bytes_max)
+                assert [index for _, index, _ in found] == list(range(5, 5 + wanted)), (cache_bytes, bytes_max)
+            assert [index for _, index, _ in log.entries(29, 9, 500)] == [29, 30]
+            assert [index for _, index, _ in log.entries(31, 9, 500)] == [31]
 
 
 def test_a_new_log_is_empty(tmp_path):
@@ -214,7 +216,7 @@ def test_the_owner_may_sync_while_the_committer_runs(tmp_path):
 
 @pytest.mark.parametrize("fsync", ["everysec", "no"])
 def test_without_fsync_a_record_counts_when_it_is_written_but_a_vote_is_synced(fsync):
-    disk = FaultyFiles()
+    disk = Disk()
     committed = Committed()
     log = Log.open("/log", LogOptions(16 << 10, fsync=fsync), disk)
     log.start_committer(committed.on_durable, committed.on_failed)
@@ -228,19 +230,67 @@ def test_without_fsync_a_record_counts_when_it_is_written_but_a_vote_is_synced(f
     assert Log.open("/log", LogOptions(16 << 10), disk).hard_state == (5, "me")
 
 
+@pytest.mark.parametrize("fsync", ["always", "everysec", "no"])
+def test_a_sync_that_is_asked_for_is_one_whatever_the_setting(monkeypatch, fsync):
+    monkeypatch.setattr("persistence.committer.EVERYSEC_S", 3600.0)
+    disk = Disk()
+    committed = Committed()
+    options = LogOptions(16 << 10, fsync=fsync)
+    log = Log.open("/log", options, disk)
+    log.start_committer(committed.on_durable, committed.on_failed)
+    fill(log, 10)
+    log.request_sync()
+    committed.wait(lambda: committed.sequence == 10)
+    assert log.synced_index == (10 if fsync == "always" else 0)
+    fill(log, 1)
+    log.request_fsync()
+    committed.wait(lambda: log.synced_sequence == 11)
+    assert log.synced_index == 11
+    fill(log, 1)
+    log.request_sync()
+    committed.wait(lambda: committed.sequence == 12)
+    assert log.synced_index == (12 if fsync == "always" else 11)
+    disk.power_cut(3)
+    assert Log.open("/log", options, disk).last_index >= 11
+
+
+def test_what_is_synced_is_not_claimed_of_entries_that_took_the_place_of_others():
+    """Two truncations between two syncs: the second one must not make the first one forgotten."""
+    disk = Disk()
+    committed = Committed()
+    log = Log.open("/log", LogOptions(64 << 10, fsync="no"), disk)
+    log.start_committer(committed.on_durable, committed.on_failed)
+
+    def write_down():
+        log.request_sync()
+        committed.wait(lambda: committed.sequence == log.sequence)
+
+    fill(log, 12)
+    log.request_fsync()
+    committed.wait(lambda: log.synced_index == 12)
+    log.truncate_from(6)
+    fill(log, 15, term=2)
+    write_down()
+    log.truncate_from(16)
+    fill(log, 1, term=3)
+    write_down()
+    assert log.durable_index == log.last_index == 16
+    assert log.synced_index == 5
+    log.request_fsync()
+    committed.wait(lambda: log.synced_index == 16)
+
+
 def test_everysec_syncs_without_being_asked(monkeypatch):
     monkeypatch.setattr("persistence.committer.EVERYSEC_S", 0.05)
-    disk = FaultyFiles()
+    disk = Disk()
     synced = threading.Event()
-    step = disk.step
 
-    def noticing(kind, path):
-        if kind == "sync":
+    def noticing(call):
+        if call.operation == "sync":
             synced.set()
-        step(kind, path)
 
     log = Log.open("/log", LogOptions(16 << 10, fsync="everysec"), disk)
-    disk.step = noticing
+    disk.on_call = noticing
     log.start_committer(lambda _: None, lambda _: None)
     log.append(1, 1, b"x")
     log.request_sync()
@@ -249,14 +299,14 @@ def test_everysec_syncs_without_being_asked(monkeypatch):
 
 
 def test_a_failed_sync_is_reported_once_and_for_good():
-    disk = FaultyFiles()
+    disk = Disk()
     committed = Committed()
     log = Log.open("/log", SMALL, disk)
     log.start_committer(committed.on_durable, committed.on_failed)
     log.append(1, 1, b"fine")
     log.request_sync()
     committed.wait(lambda: committed.sequence == 1)
-    disk.arm(1, 5, kind="sync")
+    disk.arm(1, 5, where="sync")
     log.append(2, 1, b"lost")
     log.request_sync()
     committed.wait(lambda: committed.error is not None)
@@ -293,7 +343,7 @@ def test_impossible_options_are_refused(options):
 
 def written_log():
     """A closed log of three segments on a disk in memory, and what it holds."""
-    disk = FaultyFiles()
+    disk = Disk()
     log = Log.open("/log", SMALL, disk)
     for index in range(1, 41):
         log.append(index, 1, (b"%04d" % index) * 200 if index % 4 else os.urandom(700))
@@ -365,7 +415,7 @@ def pristine():
 
 
 def disk_with(files):
-    disk = FaultyFiles()
+    disk = Disk()
     disk.dirs.add("/log")
     for path, content in files.items():
         file = disk.open(path, create=True)

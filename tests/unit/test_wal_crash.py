@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
-import importlib.util
-import pathlib
-import sys
 import zlib
 
 import pytest
@@ -19,22 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from chaos.disk import Disk, PowerCut
 from persistence.errors import LogFailedError
 from persistence.wal import Log, LogOptions
-
-
-def _load_faulty_files():
-    name = "faulty_files"
-    if name not in sys.modules:
-        path = pathlib.Path(__file__).with_name("faulty_files.py")
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-faulty_files = _load_faulty_files()
-FaultyFiles, PowerCut = faulty_files.FaultyFiles, faulty_files.PowerCut
 
 DIRECTORY = "/log"
 OPTIONS = LogOptions(segment_bytes=8192, cache_bytes=3000, preallocate=True, compress_bytes_min=256)
@@ -67,7 +51,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @initialize(preallocate=st.booleans(), fsync=st.sampled_from(["always", "everysec", "no"]))
     def open_new(self, preallocate, fsync):
-        self.disk = FaultyFiles()
+        self.disk = Disk()
         self.options = LogOptions(8192, 3000, preallocate, fsync, compress_bytes_min=256)
         self.log = Log.open(DIRECTORY, self.options, self.disk)
         self.begun = False
@@ -183,7 +167,7 @@ class LogMachine(RuleBasedStateMachine):
         self.disk.arm(at, fault)
         with contextlib.suppress(LogFailedError):
             self.log.sync()
-        self.disk.arm(0)
+        self.disk.disarm()
         if self.log.failed is None:
             self.begun = False
             self.on_disk = self.log.sequence
@@ -220,7 +204,7 @@ TestLogMachine = LogMachine.TestCase
 
 def test_a_sync_covers_what_an_unfinished_round_wrote():
     for seed in range(20):
-        disk = FaultyFiles()
+        disk = Disk()
         log = Log.open(DIRECTORY, OPTIONS, disk)
         log.append(1, 1, b"written, not synced")
         log.begin_sync()
@@ -268,7 +252,7 @@ def workload(log: Log, states: list) -> None:
 
 
 def count_steps() -> int:
-    disk = FaultyFiles()
+    disk = Disk()
     log = Log.open(DIRECTORY, OPTIONS, disk)
     workload(log, [state_of(log)])
     return disk.steps
@@ -304,7 +288,7 @@ def go_on(disk, found) -> None:
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_power_cut_at_every_file_operation(step):
     for seed in range(4):
-        disk = FaultyFiles()
+        disk = Disk()
         disk.arm(step)
         states = []
         acknowledged = run_until_fault(disk, states)
@@ -317,7 +301,7 @@ def test_power_cut_at_every_file_operation(step):
 @pytest.mark.parametrize("step", range(3, STEPS + 1, 5))
 def test_power_cut_during_the_recovery_from_a_power_cut(step):
     for second in range(1, 12):
-        disk = FaultyFiles()
+        disk = Disk()
         disk.arm(step)
         states = []
         acknowledged = run_until_fault(disk, states)
@@ -337,11 +321,11 @@ def test_power_cut_during_the_recovery_from_a_power_cut(step):
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("step", range(1, STEPS + 1, 2))
 def test_an_error_at_every_file_operation(step, fault):
-    disk = FaultyFiles()
+    disk = Disk()
     disk.arm(step, fault)
     states = []
     acknowledged = run_until_fault(disk, states)
-    disk.arm(0)
+    disk.disarm()
     found = state_of(Log.open(DIRECTORY, OPTIONS, disk))
     assert found in (states[acknowledged:] or [((), (0, None))])
     disk.power_cut(step)
