@@ -20,7 +20,7 @@ KEPT: Final = 64
 
 
 class Audit:
-    """``on_digest(index, digest)`` is told of each digest taken here; the leader's server proposes it."""
+    """``on_digest(index, digest)`` is told of each digest taken here; the leader's server proposes it. Interval 0: none."""
 
     def __init__(
         self,
@@ -39,6 +39,8 @@ class Audit:
 
     def after(self, index: int) -> None:
         """An entry was applied: take a digest when its turn has come."""
+        if not self.interval:
+            return
         current = index // self.interval
         if current == self.round:
             return

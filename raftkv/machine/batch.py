@@ -14,6 +14,7 @@ RUN        16 bytes session | u64 sequence | u64 acknowledged | u8 inner kind | 
 WATCH      none: the RESP bytes are one command whose words are the keys
 TICK       none: lets time pass, so that due keys expire when nobody writes
 DIGEST     u64 index | u64 digest: what the leader's audit found after applying ``index``
+ALARM      none: the RESP bytes are one command, see :mod:`raftkv.machine.alarms`
 =========  =================================================================================
 """
 
@@ -34,6 +35,7 @@ RUN: Final = 3
 WATCH: Final = 4
 TICK: Final = 5
 DIGEST: Final = 6
+ALARM: Final = 7
 
 _ENTRY: Final = struct.Struct("!BBQ")
 _GROUP: Final = struct.Struct("!BBII")
@@ -96,7 +98,9 @@ def plain(database: int, commands: int, chunks: Sequence[bytes]) -> list[bytes]:
 
 
 def encode_group(group: Group) -> bytes:
-    """Any group. ``kind`` is what runs: TXN or PLAIN (RUN is added when ``run`` is set), OPEN, WATCH, TICK, DIGEST."""
+    """Any group. ``kind`` is what runs: TXN or PLAIN (RUN is added when ``run`` is set), OPEN, WATCH, TICK, DIGEST,
+    ALARM.
+    """
     head = _encode_head(group)
     kind = group.kind
     if group.run is not None:
@@ -174,7 +178,7 @@ def _decode(kind: int, database: int, commands: int, body: bytes | memoryview) -
     except struct.error as error:
         msg = f"log entry holds a group of kind {outer} that ends inside its head ({error})"
         raise InvariantError(msg) from error
-    if kind > DIGEST:
+    if kind > ALARM:
         msg = f"log entry holds a group of unknown kind {kind}: upgrade this node"
         raise InvariantError(msg)
     if run is not None and kind not in {PLAIN, TXN}:

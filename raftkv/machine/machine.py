@@ -7,20 +7,21 @@ other exception leaves through :meth:`StateMachine.apply` and stops the node, be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from random import Random
 from typing import Final, TypeAlias
 
 import hiredis
-import msgspec
 
 import raftkv.commands  # noqa: F401 -- fills the table
 from raftkv.commands.args import parse_int
 from raftkv.commands.registry import TABLE, Argv, Context, lookup
 from raftkv.errors import CommandError, InvariantError
+from raftkv.machine.alarms import Alarm, Alarms, check, first_denied, takes_space
 from raftkv.machine.audit import Audit
 from raftkv.machine.batch import (
+    ALARM,
     DIGEST,
     OPEN,
     PLAIN,
@@ -33,20 +34,20 @@ from raftkv.machine.batch import (
     large_commands,
     stamp_of,
 )
+from raftkv.machine.image import VERSION, Staging, State, encode_state
 from raftkv.machine.sessions import Session, Sessions
 from raftkv.machine.watches import Watch, Watches
 from raftkv.protocol.encoder import encode
 from raftkv.protocol.replies import NIL_ARRAY, OK, Reply
 from raftkv.protocol.sizes import exceeds
 from raftkv.store.digest import StateDigest
-from raftkv.store.dump import dump, load
+from raftkv.store.dump import dump
 from raftkv.store.keyspace import DATABASES, Keyspace
 
 EXPIRE_PER_ENTRY: Final = 200
 """Due keys removed by one entry in each database; the rest (invisible already) waits for the next ones."""
 PREPARED_MAX: Final = 4096
 """Own batches whose parsed commands are kept until they are applied."""
-HEADER_BYTES: Final = 4
 SESSION_REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A session's reply is encoded and kept on every replica; a larger one is answered with an error instead."""
 _LIST: Final = frozenset({list})
@@ -57,22 +58,16 @@ RUN_MIN: Final = 8
 """So many commands are looked at for being of one name: fewer gain nothing."""
 
 GroupResult: TypeAlias = object
-"""PLAIN: list of replies. TXN: one reply. RUN: (RESP2, RESP3) bytes or an error. OPEN: the id. WATCH: the index."""
+"""PLAIN: list of replies. TXN: one reply. RUN: (RESP2, RESP3) bytes or an error. OPEN: the id. WATCH: the index.
+ALARM: how many came or went."""
 
 
-class _State(msgspec.Struct, array_like=True):
-    """What a snapshot holds besides the keyspace."""
-
-    version: int
-    index: int
-    stamp_ms: int
-    sessions: list[tuple[bytes, int, int, int, list[tuple[int, bytes, bytes]]]]
-    watches: list[tuple[int, bytes, int, int, bool]]
-    audit_round: int
+def _nothing() -> None:
+    return None
 
 
 class StateMachine:
-    """Sixteen databases, client sessions, watches."""
+    """Sixteen databases, client sessions, watches, alarms."""
 
     def __init__(self, *, digest_interval: int = 4096) -> None:
         self.keyspace = Keyspace()
@@ -87,14 +82,26 @@ class StateMachine:
         self.commands_applied = 0
         self.expired_keys = 0
         self._reader = hiredis.Reader()
+        self.alarms = Alarms()
+        self.refusal: CommandError | None = None
+        """The answer to commands that may take space, while an alarm stands against them."""
+        self.on_alarms: Callable[[], None] = _nothing
+        """Called when there are other alarms than before."""
+        self._note_alarms()
+        self._prepared: dict[int, tuple[bytes, list[list[Argv]]]] = {}
+
+    def _note_alarms(self) -> None:
+        """Without an alarm the hot path pays nothing for there being such a thing: its tables are changed instead."""
+        self.refusal = refusal = self.alarms.refusal()
+        allowed = {name: one for name, one in TABLE.items() if refusal is None or not takes_space(one)}
         self._direct = {
             name: (command.function, command.arity)
-            for name, command in TABLE.items()
+            for name, command in allowed.items()
             if command.scope == "data" and not command.subcommands
         }
         """Commands without sub-commands by the usual spellings of their names: one look-up on the hot path."""
-        self._runs = {name: command.run for name, command in TABLE.items() if command.run is not None}
-        self._prepared: dict[int, tuple[bytes, list[list[Argv]]]] = {}
+        self._runs = {name: command.run for name, command in allowed.items() if command.run is not None}
+        self.on_alarms()
 
     # ------------------------------------------------------------ apply
     def prepare(self, entry: bytes, commands: list[list[Argv]]) -> None:
@@ -127,7 +134,7 @@ class StateMachine:
 
     def _pass_time(self) -> None:
         now_ms = self.stamp_ms
-        for database in self.keyspace.databases:
+        for database in self.keyspace.expiring():
             due = database.next_expiry_ms
             if due is not None and due <= now_ms:
                 self.expired_keys += database.expire_due(EXPIRE_PER_ENTRY)
@@ -169,6 +176,8 @@ class StateMachine:
         if not commands and (group.run is not None or group.kind == WATCH):
             msg = f"a group of kind {group.kind} holds no command"
             raise InvariantError(msg)
+        if group.kind == ALARM:
+            self._alarm_of(commands)
         return commands
 
     def _apply_group(self, context: Context, group: Group, commands: list[Argv], ordinal: int) -> GroupResult:
@@ -191,8 +200,20 @@ class StateMachine:
             return None
         if kind == TICK:
             return None
+        if kind == ALARM:
+            changed = self.alarms.apply(self._alarm_of(commands), self.stamp_ms)
+            self._note_alarms()
+            return changed
         msg = f"group of kind {kind} in entry {self.index}"
         raise InvariantError(msg)
+
+    @staticmethod
+    def _alarm_of(commands: list[Argv]) -> Argv:
+        if len(commands) != 1:
+            msg = f"an alarm of {len(commands)} commands"
+            raise InvariantError(msg)
+        check(commands[0])
+        return commands[0]
 
     def _run_all(self, context: Context, commands: Sequence[Argv]) -> list[Reply]:
         if len(commands) >= RUN_MIN:
@@ -206,7 +227,7 @@ class StateMachine:
             try:
                 direct = find(argv[0])
                 if direct is None:
-                    add(_run_any(context, argv))
+                    add(self._run_any(context, argv))
                     continue
                 function, arity = direct
                 if (len(argv) != arity) if arity >= 0 else (len(argv) < -arity):
@@ -227,6 +248,8 @@ class StateMachine:
         return replies
 
     def _run_transaction(self, context: Context, group: Group, commands: Sequence[Argv]) -> Reply:
+        if self.refusal is not None and first_denied(commands):
+            return CommandError(f"Transaction discarded because of: {self.refusal}", code="EXECABORT")
         if not all(map(self.watches.unchanged, group.watches)):
             return NIL_ARRAY
         replies: list[Reply] = []
@@ -236,6 +259,14 @@ class StateMachine:
             else:
                 replies += self._run_all(context, (argv,))
         return replies
+
+    def _run_any(self, context: Context, argv: Argv) -> Reply:
+        command = lookup(argv)
+        if self.refusal is not None and takes_space(command):
+            return self.refusal
+        if command.scope == "data":
+            return command.function(context, argv)
+        return CommandError(f"'{command.full_name.lower()}' cannot be part of a replicated batch")
 
     def _apply_run(self, context: Context, group: Group, run: Run, commands: list[Argv]) -> GroupResult:
         try:
@@ -259,6 +290,16 @@ class StateMachine:
         self.sessions.keep(run, encoded)
         return encoded
 
+    def begin_anew(self) -> None:
+        """Another cluster begins with this data: sessions and watches were promises about the old one's history, and its
+        alarms speak of the old one's disks, whose nodes will never clear them.
+        """
+        self.alarms = Alarms()
+        self._note_alarms()
+        self.sessions = Sessions()
+        self.watches = Watches(self.keyspace)
+        self.watches.hook()
+
     # ------------------------------------------------------------ reads
     def reading(self, now_ms: int, rng: Random) -> Context:
         """A context for commands that do not write. ``now_ms`` decides what has expired."""
@@ -277,7 +318,7 @@ class StateMachine:
     @property
     def next_expiry_ms(self) -> int | None:
         """A lower bound of when the next key expires; None when none does."""
-        due = [one.next_expiry_ms for one in self.keyspace.databases if one.next_expiry_ms is not None]
+        due = [one.next_expiry_ms for one in self.keyspace.expiring() if one.next_expiry_ms is not None]
         return min(due, default=None)
 
     def digest(self) -> tuple[str, int]:
@@ -295,19 +336,28 @@ class StateMachine:
             (database, key, one.changed_index, one.registered_ms, one.expired)
             for (database, key), one in self.watches.by_key.items()
         ]
-        state = _State(1, self.index, self.stamp_ms, sessions, watches, self.audit.round)
-        head = msgspec.msgpack.encode(state)
-        yield len(head).to_bytes(HEADER_BYTES, "big") + head
+        alarms = [(one.node, one.kind, one.reason, one.since_ms) for one in self.alarms.standing]
+        yield encode_state(State(VERSION, self.index, self.stamp_ms, sessions, watches, self.audit.round, alarms))
         yield from dump(self.keyspace)
 
     def load(self, chunks: Iterable[bytes]) -> None:
         """Become the state that :meth:`dump` wrote. Raises InvariantError when it is damaged or of another version."""
-        state, rest = _read_state(iter(chunks))
-        if state.version != 1:
-            msg = f"snapshot of version {state.version}, this node reads 1: upgrade it"
-            raise InvariantError(msg)
-        keyspace = load(rest)
-        self.keyspace = keyspace
+        staging = self.stage()
+        for chunk in chunks:
+            staging.feed(chunk)
+        staging.finish()
+        self.adopt(staging)
+
+    @staticmethod
+    def stage() -> Staging:
+        """A state beside this one, to be fed with what :meth:`dump` wrote, and finished."""
+        return Staging()
+
+    def adopt(self, staging: Staging) -> None:
+        """Become the finished state of ``staging``, which gets this one's keyspace, to be released."""
+        state, keyspace = staging.state, staging.keyspace
+        assert state is not None
+        staging.keyspace, self.keyspace = self.keyspace, keyspace
         self.sessions = Sessions()
         for identity, ttl_ms, used_ms, acknowledged, replies in state.sessions:
             kept = {sequence: (resp2, resp3) for sequence, resp2, resp3 in replies}
@@ -320,22 +370,8 @@ class StateMachine:
         self._digest = StateDigest(keyspace)
         self.audit = Audit(self._digest, self.audit.interval, state.audit_round, self.audit.on_digest)
         self._prepared.clear()
-
-
-def _read_state(chunks: Iterator[bytes]) -> tuple[_State, Iterator[bytes]]:
-    data = b""
-    for chunk in chunks:
-        data += chunk
-        end = HEADER_BYTES + int.from_bytes(data[:HEADER_BYTES], "big")
-        if len(data) >= HEADER_BYTES and len(data) >= end:
-            try:
-                state = msgspec.msgpack.decode(data[HEADER_BYTES:end], type=_State)
-            except msgspec.DecodeError as error:
-                msg = f"snapshot header is damaged: {error}"
-                raise InvariantError(msg) from error
-            return state, chain([data[end:]], chunks)
-    msg = f"snapshot ends inside its header, after {len(data)} bytes"
-    raise InvariantError(msg)
+        self.alarms = Alarms(tuple(Alarm(*one) for one in state.alarms))
+        self._note_alarms()
 
 
 def _select(context: Context, number: bytes) -> Reply:
@@ -346,10 +382,3 @@ def _select(context: Context, number: bytes) -> Reply:
         return error
     context.db_index = index
     return OK
-
-
-def _run_any(context: Context, argv: Argv) -> Reply:
-    command = lookup(argv)
-    if command.scope == "data":
-        return command.function(context, argv)
-    return CommandError(f"'{command.full_name.lower()}' cannot be part of a replicated batch")

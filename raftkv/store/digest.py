@@ -93,12 +93,9 @@ class StateDigest:
     """The digest of one keyspace. One at a time: it consumes :meth:`Database.take_dirty`."""
 
     def __init__(self, keyspace: Keyspace) -> None:
+        """Hashes nothing yet: a snapshot that was just loaded would stand still for it."""
         self._keyspace = keyspace
-        self._slots = [array("Q", bytes(8 * SLOTS)) if database.size else None for database in keyspace.databases]
-        for database, cached in zip(keyspace.databases, self._slots, strict=True):
-            database.take_dirty()
-            if cached is not None:
-                _refresh(database, cached, database.used_slots())
+        self._slots: list[array[int] | None] = [None] * len(keyspace.databases)
 
     def full(self) -> str:
         """32 hex digits that stand for the whole state; brings the cache up to date."""

@@ -22,6 +22,7 @@ to the event loop).
 from __future__ import annotations
 
 import gc
+import marshal
 import struct
 import sys
 from array import array
@@ -52,8 +53,11 @@ _EXPIRY: Final = struct.Struct("<cBI")
 _END: Final = struct.Struct("<cQQ")
 _FRAME_BODY_MAX: Final = 1 << 40
 """A longer declaration is damage."""
-_BLOCK_KEYS_MAX: Final = 16 * 1024
-"""Keys in a frame, so that tables of small values are bounded too."""
+_BLOCK_KEYS_MAX: Final = 2 * 1024
+"""Keys in a frame, so that tables of small values are bounded too: one is loaded in a few milliseconds."""
+_MARSHAL_VERSION: Final = 2
+_COPY_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A larger slot has few, large values, and few of their pages are touched."""
 _KINDS: Final = {"string": 0, "list": 1, "hash": 2, "set": 3, "zset": 4}
 
 
@@ -214,7 +218,7 @@ def _little_endian(column: array[int]) -> bytes:
 def _key_bodies(index: int, database: Database) -> Iterator[bytes]:
     block = _Block(index)
     for slot in database.used_slots():
-        bucket = database.bucket(slot)
+        bucket = _copied(database.bucket(slot))
         keys, values = list(bucket), list(bucket.values())
         start = 0
         while start < len(keys):
@@ -227,6 +231,22 @@ def _key_bodies(index: int, database: Database) -> Iterator[bytes]:
                 block = _Block(index)
     if not block.empty:
         yield block.body()
+
+
+def _copied(bucket: dict[bytes, Any]) -> dict[bytes, Any]:
+    """A copy of a slot made without taking a reference to any key or value; the slot itself where that cannot be.
+
+    In a forked child each reference taken is a write to the object's page, which is copied for it: looking at every key
+    would double the memory. :mod:`marshal` walks dicts of bytes with borrowed references (in the format before references).
+    """
+    try:
+        raw = marshal.dumps(bucket, _MARSHAL_VERSION)
+    except ValueError:  # a list, a set, a sorted set
+        return bucket
+    copied: dict[bytes, Any] = bucket
+    if len(raw) <= _COPY_BYTES_MAX:
+        copied = marshal.loads(raw)  # noqa: S302 -- our own bytes of a moment ago
+    return copied
 
 
 def _rows_end(values: list[Any], start: int) -> int:
@@ -252,6 +272,18 @@ def _expiry_bodies(index: int, database: Database) -> Iterator[bytes]:
         ))  # fmt: skip
 
 
+END_BYTES: Final = _END.size
+"""A stream ends with so many bytes that :func:`ends_with` reads."""
+
+
+def ends_with(tail: bytes) -> tuple[int, int]:
+    """(keys, expiries) by the last :data:`END_BYTES` bytes of a stream. Raises InvariantError when it is no end."""
+    if len(tail) != _END.size or tail[:1] != b"E":
+        raise _damaged("it does not end with an end frame")
+    _, keys, expiries = _END.unpack(tail)
+    return keys, expiries
+
+
 # ------------------------------------------------------------------ load
 @contextmanager
 def _without_gc() -> Iterator[None]:
@@ -270,39 +302,55 @@ def load(chunks: Iterable[bytes]) -> Keyspace:
 
     Raises InvariantError on damage, on a stream that ends early and on an unknown version.
     """
-    with _without_gc():
-        loader = _Loader()
-        for body in _frames(chunks):
-            try:
-                loader.take(body)
-            except (struct.error, ValueError, IndexError, KeyError) as error:
-                raise _damaged(f"a frame does not parse ({error})") from error
-        return loader.finish()
-
-
-def _frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Bodies of frames, checked, from chunks that are cut anywhere."""
-    buffer = bytearray()
-    at = 0
+    loading = Loading()
     for chunk in chunks:
-        if at:
-            del buffer[:at]
-            at = 0
-        buffer += chunk
-        while len(buffer) - at >= _FRAME.size:
-            length, checksum = _FRAME.unpack_from(buffer, at)
-            if length > _FRAME_BODY_MAX:
-                raise _damaged(f"a frame of {length} bytes")
-            start = at + _FRAME.size
-            if len(buffer) - start < length:
-                break
-            body = bytes(memoryview(buffer)[start : start + length])
-            if xxh3_64_intdigest(body) != checksum:
-                raise _damaged("a checksum does not match")
-            at = start + length
-            yield body
-    if len(buffer) != at:
-        raise _damaged("it ends inside a frame")
+        loading.feed(chunk)
+    return loading.finish()
+
+
+class Loading:
+    """:func:`load`, piece by piece. Both methods raise InvariantError, after which it is of no use."""
+
+    def __init__(self) -> None:
+        self._loader = _Loader()
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes of the stream, cut anywhere. Takes as long as the frames take that they complete."""
+        self._buffer += chunk
+        if len(self._buffer) < _FRAME.size:
+            return
+        with _without_gc():
+            for body in _frames(self._buffer):
+                try:
+                    self._loader.take(body)
+                except (struct.error, ValueError, IndexError, KeyError) as error:
+                    raise _damaged(f"a frame does not parse ({error})") from error
+
+    def finish(self) -> Keyspace:
+        """The keyspace: the stream has ended."""
+        if self._buffer:
+            raise _damaged("it ends inside a frame")
+        return self._loader.finish()
+
+
+def _frames(buffer: bytearray) -> Iterator[bytes]:
+    """Bodies of the frames at the beginning of ``buffer``, checked; what they took is gone from it at the end."""
+    at = 0
+    while len(buffer) - at >= _FRAME.size:
+        length, checksum = _FRAME.unpack_from(buffer, at)
+        if length > _FRAME_BODY_MAX:
+            raise _damaged(f"a frame of {length} bytes")
+        start = at + _FRAME.size
+        if len(buffer) - start < length:
+            break
+        with memoryview(buffer) as view:
+            body = bytes(view[start : start + length])
+        if xxh3_64_intdigest(body) != checksum:
+            raise _damaged("a checksum does not match")
+        at = start + length
+        yield body
+    del buffer[:at]
 
 
 class _Loader:

@@ -41,6 +41,9 @@ DATABASES: Final = 16
 HEAP_SLACK: Final = 64
 """Stale expiry-heap items tolerated beyond twice the live ones before the heap is rebuilt."""
 
+EXPIRIES_PER_SLOT: Final = 64
+"""To free so many expiries counts as much as to free a slot."""
+
 
 def type_name(value: Value) -> str:
     """What TYPE answers for ``value``: string, list, hash, set or zset."""
@@ -317,6 +320,19 @@ class Database:
         self._heap = [(at_ms, key) for key, at_ms in expiries.items()]
         heapq.heapify(self._heap)
 
+    def release(self, limit: int) -> int:
+        """Give up to ``limit`` slots, or some more expiries, back to the system; how many. It is no database any more.
+
+        To free a million keys at once takes tenths of a second.
+        """
+        expired = min(len(self._heap), len(self._expires), EXPIRIES_PER_SLOT * limit)
+        for _ in range(expired):
+            self._expires.popitem()
+        del self._heap[len(self._heap) - expired :]
+        slots = min(len(self._buckets), limit - expired // EXPIRIES_PER_SLOT)
+        del self._buckets[len(self._buckets) - slots :]
+        return slots + -(-expired // EXPIRIES_PER_SLOT)
+
 
 class Keyspace:
     """The sixteen databases and the time that they see."""
@@ -332,6 +348,10 @@ class Keyspace:
             msg = "DB index is out of range"
             raise CommandError(msg)
         return self.databases[index]
+
+    def expiring(self) -> list[Database]:
+        """Those in which something may expire. Asked for at every entry: without a call for each database."""
+        return [one for one in self.databases if one._heap]
 
     def swap(self, a: int, b: int) -> None:
         """Exchange two databases (SWAPDB).
@@ -350,3 +370,11 @@ class Keyspace:
             if database.watched is not None:
                 for key in changed:
                     database.watched(key)
+
+    def release(self, slots: int) -> bool:
+        """Free about ``slots`` slots, and whatever is in them, of a keyspace that nobody uses; False when it is empty."""
+        for database in self.databases:
+            slots -= database.release(slots)
+            if slots <= 0:
+                return True
+        return False

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raftkv.errors import InvariantError
 from raftkv.machine.batch import (
+    ALARM,
     DIGEST,
     OPEN,
     PLAIN,
@@ -61,6 +62,7 @@ any_group = st.one_of(
     group(OPEN, body=nothing, numbers=st.tuples(u64)),
     group(WATCH),
     group(TICK, body=nothing),
+    group(ALARM),
     group(DIGEST, body=nothing, numbers=st.tuples(u64, u64)),
 )
 entries = st.tuples(u64, st.lists(any_group, max_size=5))
@@ -145,7 +147,7 @@ def test_another_version_is_refused_by_name(version):
         (header(1)[:-1], "ends inside its header"),
         (header(1) + b"\0", "inside the head of a group"),
         (raw_group(PLAIN, b"x" * 10)[:-1], "ends inside a group: 30 bytes declared, 29 there"),
-        (raw_group(DIGEST + 1, b""), "unknown kind 7: upgrade this node"),
+        (raw_group(ALARM + 1, b""), "unknown kind 8: upgrade this node"),
         (raw_group(RUN, b"\0" * 32 + b"\x09"), "unknown kind 9"),
         (raw_group(RUN, b"\0" * 32 + bytes([RUN])), "which no session makes"),
         (raw_group(RUN, b"\0" * 32), "kind 3 that ends inside its head"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import pathlib
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from raftkv.errors import InvariantError
+from raftkv.store import dump as dump_module
 from raftkv.store.digest import digest_of
 from raftkv.store.dump import CHUNK_BYTES, VERSION, dump, load
 from raftkv.store.keyspace import Keyspace
@@ -176,3 +179,45 @@ def _end(keys: int) -> bytes:
 def test_damage_is_named(stream: bytes, text: str) -> None:
     with pytest.raises(InvariantError, match=text):
         load([stream])
+
+
+def test_a_dump_in_a_forked_child_copies_hardly_a_page():
+    """Each reference taken to a key or value would write to its page, and so copy the memory once more."""
+    keyspace = Keyspace()
+    for number in range(150_000):
+        keyspace[0].set(b"key:%012d" % number, b"%064d" % number)
+    gc.collect()
+    gc.freeze()
+    out, into = os.pipe()
+    pid = os.fork()
+    if not pid:
+        before = _private_dirty_kib()
+        size = sum(map(len, dump(keyspace)))
+        os.write(into, b"%d %d" % (_private_dirty_kib() - before, size))
+        os._exit(0)
+    os.close(into)
+    os.waitpid(pid, 0)
+    gc.unfreeze()
+    dirty_kib, size = map(int, os.read(out, 100).split())
+    os.close(out)
+    assert size > 12 << 20
+    assert dirty_kib < 8 << 10, f"{dirty_kib} KiB were copied to dump {size >> 10} KiB"
+
+
+def _private_dirty_kib() -> int:
+    lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+
+
+def test_slots_that_cannot_be_copied_are_dumped_as_they_are(monkeypatch):
+    keyspace = Keyspace()
+    for number in range(200):
+        keyspace[0].set(b"{tag}string%d" % number, b"x" * number)
+    keyspace[0].store(b"{tag}list", deque([b"a", b"b"]))
+    keyspace[0].store(b"{tag}hash", {b"f": b"v", b"a": b""})
+    keyspace[0].store(b"{other}hash", {b"f": b"v"})
+    whole = b"".join(dump(keyspace))
+    monkeypatch.setattr(dump_module, "_COPY_BYTES_MAX", 0)
+    assert b"".join(dump(keyspace)) == whole
+    loaded = load([whole])
+    assert list(loaded[0].items()) == list(keyspace[0].items())

@@ -360,8 +360,8 @@ def test_a_state_of_another_version_or_damaged_is_refused():
     whole = b"".join(replica.machine.dump())
     size = 4 + int.from_bytes(whole[:4], "big")
     newer = bytearray(whole)
-    newer[5] = 2
-    with pytest.raises(InvariantError, match="version 2, this node reads 1: upgrade it"):
+    newer[5] = 3
+    with pytest.raises(InvariantError, match="version 3, this node reads 1 to 2: upgrade it"):
         StateMachine().load([bytes(newer)])
     for cut in range(size):
         with pytest.raises(InvariantError):
