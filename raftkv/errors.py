@@ -87,6 +87,14 @@ class UnknownOutcomeError(RaftKVError):
     definite = False
 
 
+class ForwardedError(RaftKVError):
+    """An error that another node answered."""
+
+    def __init__(self, code: str, message: str, definite: bool) -> None:
+        super().__init__(message, code=code)
+        self.definite = definite
+
+
 class ConfigError(RaftKVError):
     """A setting is unknown or has a value outside what is allowed; names setting, source and remedy."""
 

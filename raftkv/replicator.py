@@ -86,12 +86,17 @@ class ReplicationStatus:
     first_index: int
     """Oldest entry still in the log."""
     durable_index: int
+    """Up to here the log counts as durable, as the setting ``fsync`` understands it."""
     snapshot_index: int
     """Last entry that the newest snapshot covers; 0 if none."""
     pending: int
     """Proposals not yet applied."""
     halted: str
     """Why this replica stopped; empty while it works."""
+    synced_index: int = 0
+    """Up to here a sync has covered the log, whatever ``fsync`` says."""
+    saving_s: float = -1.0
+    """For how long a snapshot has been being written; -1: none is."""
     leader_changes: int = 0
     voter: bool = True
     """False for a learner, and for a node that was removed or not added yet."""
@@ -102,6 +107,8 @@ class ReplicationStatus:
     promote: bool = False
     replaces: str = ""
     """Both as in :class:`PeerStatus`, of this node."""
+    repairing: str = ""
+    """What a node whose disk was damaged waits for, until it is again what it was; empty for all others."""
     configuration_index: int = 0
     """Log entry that made the newest configuration; 0: the one the cluster began with."""
     changing: bool = False
@@ -118,6 +125,53 @@ class ReplicationStatus:
     def learners(self) -> int:
         """How many members do not vote."""
         return self.is_member + len(self.peers) - self.voters
+
+
+class SnapshotFile(Protocol):
+    """The open file of a snapshot."""
+
+    def pread(self, length: int, offset: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSnapshot:
+    """A snapshot whose file stays whole until it is closed, even when newer ones have taken its place."""
+
+    index: int
+    """Last entry that it covers."""
+    term: int
+    size_bytes: int
+    file: SnapshotFile
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What COMPACT did."""
+
+    index: int
+    """Last entry that the newest snapshot covers."""
+    first_index: int
+    """Oldest entry that is still in the log."""
+    freed_bytes: int
+    """Of whole segments of the log that are not needed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStatus:
+    """Log and snapshots of this replica."""
+
+    log_bytes: int
+    """Of the segments that the log needs."""
+    log_segments: int
+    log_failed: str
+    """Why the log cannot be written any more; empty while it can."""
+    sync_pending: bool
+    """Records wait for the next round of the log's thread, or are in it."""
+    torn_bytes: int
+    """Of a record that was not finished, cut off the log at the start."""
+    snapshot_bytes: int
+    """Of the newest snapshot; 0 if there is none."""
 
 
 class Replicator(Protocol):
@@ -141,8 +195,23 @@ class Replicator(Protocol):
         """
         ...
 
+    def await_synced(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        """Call ``done`` when this node has applied the committed entry ``index`` and a sync has covered its log so far.
+
+        That is: whatever happens to this machine, the entry is on its disk. Errors as of :meth:`await_applied`.
+        """
+        ...
+
+    def compact(self, done: Callable[[Compacted | None, RaftKVError | None], None]) -> None:
+        """Write a snapshot, then drop what it covers and nobody who is there needs from the log."""
+        ...
+
     def status(self) -> ReplicationStatus:
         """Cheap: no digest, no I/O."""
+        ...
+
+    def disk(self) -> DiskStatus:
+        """As cheap as :meth:`status`."""
         ...
 
     def transfer_leadership(self, node_id: str | None, done: Callable[[RaftKVError | None], None]) -> None:
@@ -155,4 +224,8 @@ class Replicator(Protocol):
 
     def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None:
         """Write a snapshot now; ``done`` gets the index that it covers."""
+        ...
+
+    def open_snapshot(self) -> OpenSnapshot | None:
+        """The newest one, for whoever closes its file; None while there is none."""
         ...

@@ -49,7 +49,19 @@ class Register:
     met: tuple[tuple[str, str, str], ...]
 
 
-Change = MembershipChange | Register
+@dataclass(frozen=True, slots=True)
+class Readmit:
+    """A member whose disk was damaged goes on with another one: as if it were removed and added, in one change."""
+
+    node_id: str
+    disk: str
+    """Its new one."""
+    former: tuple[str, ...]
+    """Those that it had before; none of them is admitted again."""
+    address: str = ""
+
+
+Change = MembershipChange | Register | Readmit
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +112,8 @@ class Configuration:
                 return self._promoted(change)
             case Register():
                 return self._registered(change)
+            case Readmit():
+                return self._readmitted(change)
 
     def _with(self, members: Iterable[Member]) -> Configuration:
         return replace(self, members=tuple(sorted(members, key=lambda one: one.node_id)))
@@ -153,6 +167,23 @@ class Configuration:
             for one in self.members
         )
 
+    def _readmitted(self, change: Readmit) -> Configuration:
+        """It has forgotten what it acknowledged and whom it voted for: a voter no more, until it has caught up."""
+        old = self.get(change.node_id)
+        if old is None:
+            raise RaftKVError(f"{change.node_id} is no member; the members are: {self.listed()}")
+        _refuse(self.voters == (change.node_id,), f"{change.node_id} is the last voter; nobody has what it lost")
+        new = replace(
+            old,
+            disk=change.disk,
+            address=change.address or old.address,
+            voter=False,
+            promote=old.voter or old.promote,
+        )
+        former = dict.fromkeys((*self.removed, *change.former, old.disk))
+        removed = tuple(one for one in former if one not in ("", change.disk))
+        return replace(self._with(new if one is old else one for one in self.members), removed=removed[-REMOVED_MAX:])
+
     def listed(self) -> str:
         """For messages: ``n1, n2, n4 (learner)``."""
         return ", ".join(one.node_id if one.voter else f"{one.node_id} (learner)" for one in self.members) or "none"
@@ -170,11 +201,25 @@ class Configuration:
             if payload[0] != CONFIGURATION:
                 raise ValueError(f"kind {payload[0]}")
             body = json.loads(payload[1:])
-            members = tuple(Member(**one) for one in body["members"])
-            return cls(members, index, tuple(body["removed"]))
+            members = tuple(map(_decode_member, body["members"]))
+            removed = tuple(body["removed"])
+            if {*map(type, removed)} - {str}:
+                raise TypeError("a removed disk is no text")
+            return cls(members, index, removed)
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             msg = f"entry {index} is no configuration: {error!r}"
             raise InvariantError(msg) from error
+
+
+_PLAIN: Final = Member("")
+
+
+def _decode_member(fields: dict[str, object]) -> Member:
+    """Raises TypeError when a field is unknown, or has another type than it should."""
+    member = Member(**fields)  # type: ignore[arg-type]  # checked on the next line, by the types of the defaults
+    if any(type(value) is not type(getattr(_PLAIN, name)) for name, value in asdict(member).items()):
+        raise TypeError(f"a member with a field of another type: {fields}")
+    return member
 
 
 def _role(member: Member | None) -> str:

@@ -31,6 +31,8 @@ class Timing:
     election_max_s: float = 0.8
     request_s: float = 5.0
     """After so long a proposal or a read gets an answer: unknown, or failed."""
+    stall_s: float = 2.0
+    """A leader whose log has been waiting for its disk for so long hands over; 0: never."""
     read_lease: bool = False
     """A leader may answer reads without a round for a while after one (:mod:`raftkv.consensus.lease`)."""
 
@@ -55,6 +57,10 @@ class Core:
     """The other members without a vote, sorted."""
     votes: bool = True
     """Whether this node is a voter."""
+    disk: str = ""
+    """Id of its data directory; empty where nobody asks."""
+    former: tuple[str, ...] = ()
+    """Ids that the directory had before what it held was damaged."""
     halted: str = ""
     wants_tick: bool = True
     """Something changed that the engine's tick acts on. Without it a message costs no tick: the timer's suffices."""
@@ -77,12 +83,16 @@ class Core:
         """From now on these are the members. True when other nodes vote than before."""
         own = configuration.get(self.node_id)
         others = [one for one in configuration.members if one is not own]
-        self.votes = own is not None and own.voter
+        self.votes = own is not None and own.voter and self.is_own(own.disk)
         self.learners = tuple(one.node_id for one in others if not one.voter)
         peers = tuple(one.node_id for one in others if one.voter)
         changed = peers != self.peers
         self.peers = peers
         return changed
+
+    def is_own(self, disk: str) -> bool:
+        """Whether the place of a member with this disk is this node's: not that of its life before its disk was damaged."""
+        return disk == self.disk or not self.disk or (not disk and not self.former)
 
     @property
     def voters(self) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class DurabilityGuard:
         """This node leads, and has written its first entry. Alone, the engine counts that in the same step: sync it."""
         if self._core.alone:
             self._core.log.sync()
+            self._core.engine.pass_over_earlier_terms()
 
     def acknowledged(self, peer: str, match_index: int) -> None:
         """A follower holds everything up to ``match_index`` durably; tell the engine what counts."""
@@ -76,6 +77,9 @@ class DurabilityGuard:
     def _pass_on(self, peer: str) -> None:
         core = self._core
         counted = min(self._acked[peer], core.log.durable_index)
+        if counted < core.engine.first_own:
+            self.heard(peer)  # commits nothing yet, and the engine would read every entry up to it to see that
+            return
         if counted > core.engine.raftCommitIndex:
             core.wants_tick = True
         core.deliver(peer, {"type": "next_node_idx", "next_node_idx": counted + 1, "reset": False, "success": True})

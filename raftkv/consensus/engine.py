@@ -124,6 +124,10 @@ class Engine(SyncObj):
         """Replace the engine's snapshot code."""
         self._SyncObj__serializer = serializer
 
+    def forget_snapshot(self) -> None:
+        """Take another snapshot when asked, even of the entry that the last one ends with."""
+        self._SyncObj__lastSerializedEntry = 0
+
     def use_voters(self, others: Iterable[str], now: float) -> None:
         """From now on these vote beside this node (fault 7 of consensus.md: not the engine's own membership code)."""
         before = self.otherNodes
@@ -166,6 +170,23 @@ class Engine(SyncObj):
         """The leader that this node follows (itself when it leads); empty if none is known."""
         leader = self._getLeader()
         return "" if leader is None else str(leader.id)
+
+    @property
+    def first_own(self) -> int:
+        """The first entry of the newest term that this node leads or led; 0 before it ever did."""
+        return int(self._SyncObj__noopIDx or 0)
+
+    def pass_over_earlier_terms(self) -> None:
+        """Before a leader's tick: entries of earlier terms are committed along with its first own one (Raft paper, 5.4.2).
+
+        The engine would read each of them, in one go, to find that out: seconds after a start with a long log.
+        """
+        first = self.first_own
+        if self.is_leader and self.raftCommitIndex < first - 1:
+            matches = self._SyncObj__raftMatchIndex
+            holders = 1 + sum(matches[node] >= first for node in self.otherNodes)
+            if 2 * holders > len(self.otherNodes) + 1:
+                self._SyncObj__raftCommitIndex = first - 1
 
     def role(self) -> Role:
         """leader, follower or candidate."""

@@ -25,6 +25,8 @@ SLICE_BYTES_MAX = 128 * 1024
 """A slice gives about so much; the engine asks again for the rest. It applies one slice a tick, so that a follower
 that has much to apply still acknowledges what arrives meanwhile."""
 
+NOTHING_KEPT = 1 << 62
+
 
 class HardState(Protocol):
     """What must survive a restart besides the entries."""
@@ -53,21 +55,28 @@ class WriteAheadLog(Protocol):
     @property
     def durable_sequence(self) -> int: ...
     @property
+    def synced_sequence(self) -> int: ...
+    @property
+    def synced_index(self) -> int: ...
+    @property
     def failed(self) -> Exception | None: ...
     @property
     def bytes_on_disk(self) -> int: ...
     @property
     def entry_count(self) -> int: ...
+    def bytes_from(self, index: int) -> int: ...
+    def first_within(self, size: int) -> int: ...
     def append(self, index: int, term: int, payload: bytes) -> None: ...
     def truncate_from(self, index: int) -> None: ...
     def set_hard_state(self, term: int, voted_for: str | None) -> None: ...
     def clear(self) -> None: ...
     def compact_to(self, index: int) -> None: ...
     def entry(self, index: int) -> Entry: ...
-    def entries(self, low: int, count: int) -> list[Entry]: ...
+    def entries(self, low: int, count: int, bytes_max: int = ...) -> list[Entry]: ...
     def term_at(self, index: int) -> int | None: ...
     def sync(self) -> None: ...
     def request_sync(self) -> None: ...
+    def request_fsync(self) -> None: ...
 
 
 def _ignore(*_: object) -> None:
@@ -84,8 +93,8 @@ class JournalAdapter(Journal):
     def __init__(self, log: WriteAheadLog, snapshot_index: int) -> None:
         self.log = log
         self.view_first = log.first_index
-        self.retain_from = 0
-        """Entries from here on are kept when the engine compacts; set by the compaction policy."""
+        self.first_kept: Callable[[], int] = lambda: NOTHING_KEPT
+        """Entries from here on stay when the engine compacts (:mod:`raftkv.consensus.compaction`)."""
         self._first: Entry = (b"", -1, -1)
         self._commit_at_start = max(snapshot_index, 1)
         self.on_configuration: Callable[[int, bytes], None] = _ignore
@@ -110,7 +119,7 @@ class JournalAdapter(Journal):
             count = min(stop - low, SLICE_ENTRIES_MAX)
             if count <= 0:
                 return []
-            return [log.entry(low)] if count == 1 else self._bounded(log.entries(low, count))
+            return [log.entry(low)] if count == 1 else log.entries(low, count, SLICE_BYTES_MAX)
         if item < 0:
             return log.entry(log.last_index + 1 + item)
         return self._first_entry() if item == 0 else log.entry(self.view_first + item)
@@ -121,15 +130,6 @@ class JournalAdapter(Journal):
         if self._first[1] != index or self._first[2] != self.log.term_at(index):
             self._first = self.log.entry(index)
         return self._first
-
-    @staticmethod
-    def _bounded(entries: list[Entry]) -> list[Entry]:
-        size = 0
-        for at, entry in enumerate(entries):
-            size += len(entry[0])
-            if size > SLICE_BYTES_MAX and at:  # the engine needs two entries for a snapshot, however large
-                return entries[: at + 1]
-        return entries
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         log = self.log
@@ -160,7 +160,7 @@ class JournalAdapter(Journal):
             self.on_truncated(index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
-        index = min(self.view_first + entryTo, self.retain_from or self.view_first + entryTo)
+        index = min(self.view_first + entryTo, self.first_kept())
         if index > self.log.first_index:
             self.log.compact_to(index)
         self.view_first = self.log.first_index

@@ -2,7 +2,7 @@
 
 The leader takes no further proposals (its callers keep them and send them to the next leader), waits until the target
 holds everything and all of it is committed, and then tells it to campaign at once. When the target does not take over in
-time the leader goes on as before.
+time the leader goes on as before. A leader that can commit nothing, because its disk does not answer, leaves that to the target.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Transfer:
         self._lease = lease
         self.target = ""
         """Who is to lead; empty when nothing is under way."""
+        self._committed = True
         self._deadline = 0.0
         self._asked = -1e9
         self._waiting: list[Done] = []
@@ -40,8 +41,8 @@ class Transfer:
         alive = [peer for peer in self._core.peers if peer in progress and self._replication.is_alive(peer)]
         return max(alive, key=lambda peer: (progress[peer].match_index, peer), default="")
 
-    def start(self, target: str, done: Done) -> None:
-        """Hand over to ``target``, or to the best successor when that is empty.
+    def start(self, target: str, done: Done, *, committed: bool = True) -> None:
+        """Hand over to ``target``, or to the best successor when that is empty; once all is ``committed``, or before.
 
         ``done`` gets None when another node leads, or an error: this node leads on, or nobody that it knows of.
         """
@@ -62,7 +63,9 @@ class Transfer:
             self._waiting.append(done)
             if not self.target:
                 self.target = target
-                self._deadline = core.monotonic() + core.timing.election_max_s
+                self._committed = committed
+                # Without a disk it does not hear of its successor: it keeps writes back until it has fallen from office.
+                self._deadline = core.monotonic() + core.timing.election_max_s * (1 if committed else 2)
                 self._asked = -1e9
             core.wants_tick = True
 
@@ -91,7 +94,8 @@ class Transfer:
         core = self._core
         progress = self._replication.progress.get(self.target)
         last = core.log.last_index
-        return progress is not None and progress.match_index == last == core.committed
+        holds_all = progress is not None and progress.match_index == last
+        return holds_all and (last == core.committed or not self._committed)
 
     def _end(self, error: RaftKVError | None) -> None:
         self.target = ""

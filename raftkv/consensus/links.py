@@ -35,7 +35,7 @@ from raftkv.consensus.messages import Application, FrameReader, Message
 from raftkv.errors import ProtocolError
 
 MAGIC: Final = b"RAFTKV1\n"
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 HANDSHAKE_BYTES_MAX: Final = 4096
 HANDSHAKE_S: Final = 2.0
 READ_BYTES: Final = 256 * 1024
@@ -61,7 +61,8 @@ class NotAdmittedError(HandshakeError):
     """The other side has no place in the cluster any more; ``verdict``: why."""
 
     def __init__(self, peer: str, verdict: str) -> None:
-        super().__init__(f"node {peer!r} comes with a disk that has no place in the cluster: {verdict}")
+        says = "has no place in the cluster" if verdict != "repairing" else "takes the place of a damaged one"
+        super().__init__(f"node {peer!r} comes with a disk that {says}: {verdict}")
         self.verdict = verdict
 
 
@@ -79,16 +80,17 @@ class Introduction:
     """host:port where other members reach this node; need not be what it listens on."""
     disk: str = ""
     """Id of the data directory."""
+    former: tuple[str, ...] = ()
+    """Ids that it had before what it held was damaged."""
 
 
 class Gate(Protocol):
     """Who may talk to this node (:class:`raftkv.consensus.membership.Membership`)."""
 
-    def admit(self, peer: str, disk: str, index: int) -> str: ...
+    def greet(self, peer: str, disk: str, address: str, index: int, former: tuple[str, ...]) -> str: ...
     def refused(self, peer: str, reason: str) -> None: ...
-    def met(self, peer: str, disk: str, address: str) -> None: ...
     @property
-    def index(self) -> int: ...
+    def standing(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -211,6 +213,14 @@ class Links:
             link.close()
         for _, _, writer in list(self._inbound.values()):
             writer.close()
+
+    def drop(self, peer: str) -> None:
+        """End the links to ``peer``; they are made anew, and with them the introductions."""
+        link, inbound = self._out.get(peer), self._inbound.get(peer)
+        if link is not None:
+            link.close()
+        if inbound is not None:
+            inbound[2].transport.abort()
 
     # ------------------------------------------------------------ out
     def send(self, peer: str, message: Message) -> bool:
@@ -401,7 +411,8 @@ class Links:
         me = self.me
         return {
             "node": me.node_id, "boot": me.boot_id, "client": me.client_address, "http": me.http_address,
-            "peer": me.peer_address, "disk": me.disk, "configuration": self.gate.index,
+            "peer": me.peer_address, "disk": me.disk, "configuration": self.gate.standing,
+            "former": me.former,
         }  # fmt: skip
 
     def _nonce(self) -> str:
@@ -423,11 +434,12 @@ class Links:
             str(hello.get(name, "")) for name in ("client", "http", "boot", "peer", "disk")
         )
         index = hello.get("configuration")
-        verdict = self.gate.admit(peer, disk, index if isinstance(index, int) else 0)
+        said = hello.get("former")
+        former = tuple(map(str, said)) if isinstance(said, list) else ()
+        verdict = self.gate.greet(peer, disk, address, index if isinstance(index, int) else 0, former)
         if verdict:
             raise NotAdmittedError(peer, verdict)
         self.info[peer] = PeerInfo(client, http, boot, address)
-        self.gate.met(peer, disk, address)
 
 
 def _pack(value: dict[str, Any]) -> bytes:

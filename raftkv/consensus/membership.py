@@ -12,7 +12,8 @@ Faults of the engine that this stops (consensus.md 7a to 7e):
   committed one**, and a truncated entry takes its configuration with it;
 * a removed node deposes the leader: who is no voter in its own newest configuration **never campaigns**;
 * a follower that missed an addition refuses the new leader: links admit everybody who knows the cluster's secret, but
-  **not a disk that another member's place was given to** (a wiped node under its old id, or a removed one).
+  **not a disk that another member's place was given to** (a wiped node under its old id, or a removed one). A node that
+  says which disk it had before that was damaged gets its place back (:mod:`raftkv.consensus.readmission`).
 
 A leader never removes itself: it hands over first, and the next leader does it. So a leader always counts as a voter.
 """
@@ -24,8 +25,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from raftkv.consensus.configuration import CONFIGURATION, Change, Configuration, Register
+from raftkv.consensus.configuration import CONFIGURATION, Change, Configuration, Member, Readmit, Register
 from raftkv.consensus.core import Core
+from raftkv.consensus.readmission import Readmission, is_former
 from raftkv.errors import BusyError, NoLeaderError, RaftKVError
 from raftkv.replicator import Promote, Remove
 
@@ -39,7 +41,7 @@ LEAVE_AGAIN: Final = 5
 """A leader that is to be replaced tries once in so many longest election timeouts to hand over: while it does, which is for one
 at most, it takes no writes."""
 
-Refusal = Literal["", "removed", "foreign disk"]
+Refusal = Literal["", "removed", "foreign disk", "repairing"]
 """Why a node may not join the conversation; empty: it may."""
 
 
@@ -52,17 +54,32 @@ class _CatchUp:
     after_quick: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Met:
+    """What a node said of itself when it was admitted."""
+
     disk: str
     address: str
+    index: int = 0
+    former: tuple[str, ...] = ()
 
 
 class Membership:
     """The configuration of this node, how it follows from the log, and how a leader changes it."""
 
-    def __init__(self, core: Core, replication: Replication, disk: str, address: str, *, waits_to_join: bool) -> None:
+    def __init__(
+        self,
+        core: Core,
+        replication: Replication,
+        disk: str,
+        address: str,
+        *,
+        waits_to_join: bool,
+        former: tuple[str, ...] = (),
+    ) -> None:
+        """``former``: ids of this node's disk before it was damaged."""
         self._core = core
+        core.disk, core.former = disk, former
         self._replication = replication
         self.disk = disk
         self._waits_to_join = waits_to_join
@@ -71,13 +88,21 @@ class Membership:
         """Those of entries behind the base, in the order of the log."""
         self._applied = Configuration()
         self._met: dict[str, _Met] = {core.node_id: _Met(disk, address)} if disk else {}
+        self._readmission = Readmission(core)
+        self.strangers: set[str] = set()
+        """Nodes that were admitted, and would not be by the configuration as it is now: what they say does not count."""
         self._catch_up: dict[str, _CatchUp] = {}
+        self._hindrance = ""
         self._register_due = 0.0
         self._leave_due = -1e9
         self.propose: Callable[[bytes, Done], None] = _unset
         self.hand_over: Callable[[], None] = _unset
         self.on_change: Callable[[Configuration], None] | None = None
         self.on_voters: Callable[[], None] | None = None
+        self.on_stranger: Callable[[str], None] = _nobody
+        """Links to this node are to be made anew."""
+        self.on_hindrance: Callable[[str], None] = _nobody
+        """Why a member cannot be taken back."""
 
     # ------------------------------------------------------------ what it is
     @property
@@ -100,6 +125,30 @@ class Membership:
         """Log entry of the newest one."""
         return self.latest.index
 
+    @property
+    def standing(self) -> int:
+        """Log entry of the newest one, if this node votes by it; else 0.
+
+        A node gets a vote after the entry that gave it its place was committed. One that has the place and no vote may
+        have it by an entry that is taken back.
+        """
+        return self.latest.index if self._core.votes else 0
+
+    @property
+    def repairing(self) -> str:
+        """What this node, whose disk was damaged, waits for; empty when nothing is left to do."""
+        core = self._core
+        if not core.former or core.votes:
+            return ""
+        own = self.latest.get(core.node_id)
+        if core.engine.leader_id or (own is not None and own.disk == self.disk):
+            waits = own is None or own.promote or own.disk != self.disk
+            return "repairing: this node gets from the leader what was damaged, and votes again after that" * waits
+        return (
+            f"repairing: what disk {core.former[-1]} held was damaged; waits for a leader to take this node back with disk "
+            f"{self.disk}, for which a majority of the other voters must be up"
+        )
+
     def start(self, base: Configuration, log: WriteAheadLog, covered: int) -> None:
         """Fold the log behind entry ``covered`` over ``base``. Reads all of it once."""
         self._base = self._applied = base
@@ -111,10 +160,11 @@ class Membership:
         """The log got a configuration: it counts from now on."""
         before = self.latest
         self._changes.append(Configuration.decode(payload, index))
-        for one in self.latest.ids:
-            if before.get(one) is None and one != self._core.node_id:
-                self._met.pop(one, None)  # who had this id before was somebody else; the link begins anew
-                self._catch_up.pop(one, None)
+        for one in self.latest.members:
+            if one.node_id != self._core.node_id and _is_another(before.get(one.node_id), one):
+                self._met.pop(one.node_id, None)  # who had this id before was somebody else; the link begins anew
+                self._catch_up.pop(one.node_id, None)
+                self._replication.begin_anew(one.node_id)
         self._use()
 
     def truncated(self, index: int) -> None:
@@ -153,14 +203,24 @@ class Membership:
         self._replication.members_changed(self.latest.index)
         if others_vote and self.on_voters is not None:
             self.on_voters()
+        self._look_again()
         if self.on_change is not None:
             self.on_change(self.latest)
 
     # ------------------------------------------------------------ who may talk to us
-    def admit(self, peer: str, disk: str, index: int) -> Refusal:
+    def greet(self, peer: str, disk: str, address: str, index: int, former: tuple[str, ...]) -> Refusal:
+        """``peer`` introduced itself, and proved to know the secret: whether it may be talked to. See :meth:`admit`."""
+        verdict = self.admit(peer, disk, index, former)
+        if verdict == "repairing":
+            self._readmission.ask(Readmit(peer, disk, former, address))
+        elif not verdict:
+            self.met(peer, disk, address, index, former)
+        return verdict
+
+    def admit(self, peer: str, disk: str, index: int, former: tuple[str, ...] = ()) -> Refusal:
         """Whether the node that says to be ``peer``, with this disk, may be talked to.
 
-        ``index`` is that of the newest configuration in its log. One that has a newer one than this node may have been
+        ``index`` is its :attr:`standing`. One that has a newer configuration than this node may have been
         given its place by an entry that this node lacks. Whether somebody was removed is believed once that is committed;
         which disk somebody had is a fact, committed or not.
         """
@@ -168,9 +228,21 @@ class Membership:
             return "removed"
         latest = self.latest
         known = latest.get(peer)
-        if known is None or not known.disk or not disk or known.disk == disk or index > latest.index:
+        if known is None or not disk or known.disk == disk or index > latest.index:
             return ""
-        return "foreign disk"
+        if is_former(known, disk, former):
+            return "repairing"
+        return "foreign disk" if known.disk else ""
+
+    def _look_again(self) -> None:
+        """Links outlive the configuration that they were made under."""
+        for peer, met in list(self._met.items()):
+            foreign = self.admit(peer, met.disk, met.index, met.former) in {"foreign disk", "repairing"}
+            if foreign and peer not in self.strangers and peer != self._core.node_id:
+                self._core.count("strangers")
+                self.strangers.add(peer)
+                self.on_stranger(peer)
+        self.strangers.intersection_update(self._met)
 
     def refused(self, peer: str, reason: str) -> None:
         """Another member does not admit this node."""
@@ -182,10 +254,12 @@ class Membership:
                 "what it was; remove it from the cluster and add it again, or add a node with a new id"
             )
 
-    def met(self, peer: str, disk: str, address: str) -> None:
+    def met(self, peer: str, disk: str, address: str, index: int = 0, former: tuple[str, ...] = ()) -> None:
         """``peer`` introduced itself and was admitted."""
+        self.strangers.discard(peer)
+        self._readmission.forget(peer)
         if disk:
-            self._met[peer] = _Met(disk, address)
+            self._met[peer] = _Met(disk, address, index, former)
 
     # ------------------------------------------------------------ changes, by the leader
     def change(self, change: Change, done: Done) -> None:
@@ -219,7 +293,7 @@ class Membership:
 
     def _check(self, change: Change) -> None:
         core = self._core
-        if isinstance(change, Remove):
+        if isinstance(change, Remove | Readmit):
             self._check_leader(change.node_id)
             self._check_quorum(tuple(one for one in self.latest.voters if one != change.node_id), change.node_id)
         if isinstance(change, Promote):
@@ -260,6 +334,9 @@ class Membership:
         if self.busy or not self._leads_surely:
             return
         self._register()
+        back = self._readmission.next(self.latest)
+        if back is not None:
+            self.change(back, self._taken_back)
         for learner in self.latest.members:
             if not learner.voter and learner.promote and self._caught_up(learner.node_id):
                 self._promote(learner.node_id, learner.replaces)
@@ -279,6 +356,12 @@ class Membership:
                 news.append((one.node_id, met.disk, met.address))
         if news:
             self.change(Register(tuple(news)), _ignored)
+
+    def _taken_back(self, _result: object, error: RaftKVError | None) -> None:
+        reason = "" if error is None or isinstance(error, BusyError) else error.message
+        if reason and reason != self._hindrance:
+            self.on_hindrance(reason)
+        self._hindrance = reason or self._hindrance
 
     def _follow(self, learner: str) -> None:
         """End its round when it holds what there was at the beginning, and begin the next one."""
@@ -324,6 +407,15 @@ def configurations(log: WriteAheadLog, covered: int) -> Iterator[Configuration]:
             if payload[0] == CONFIGURATION:
                 yield Configuration.decode(payload, index)
         low = entries[-1][1] + 1
+
+
+def _is_another(old: Member | None, new: Member) -> bool:
+    """Whether the member of this id is another node than before, or one that has lost what it held."""
+    return old is None or (old.voter and not new.voter) or old.disk not in {"", new.disk}
+
+
+def _nobody(_peer: str) -> None:
+    return None
 
 
 def _unset(*_: object) -> None:

@@ -154,25 +154,37 @@ class ReadIndexReply:
     now_ms: int
 
 
+SEAL_BYTES: Final = 20
+"""What tells a snapshot's file from any other of the same snapshot: its checksums (:mod:`persistence.snapshot_file`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotChunk:
-    """Bytes ``[offset, offset + len(data))`` of the snapshot file that ends at (index, last_term)."""
+    """Bytes ``[offset, offset + len(data))`` of a file of the snapshot that ends at (index, last_term)."""
 
     term: int
     index: int
     last_term: int
     total_bytes: int
+    """Of the file: with the seal, it says which one."""
+    seal: bytes
     offset: int
     data: bytes
+    """Never empty, and never beyond ``total_bytes``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotAck:
-    """The follower holds ``offset`` bytes of it; ``offset == total`` once it is installed."""
+    """The follower holds ``offset`` bytes of the file with that seal, and wants the next."""
 
     term: int
     index: int
+    seal: bytes
     offset: int
+    installed: bool
+    """It needs no more of it: its state and log go on behind the snapshot."""
+    damaged: bool
+    """What it was sent does not verify: it cut that off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +204,7 @@ _HEAD: Final = struct.Struct("!IB")
 _FRAGMENT: Final = struct.Struct("!III")
 _APPEND: Final = struct.Struct("!QQQQQI")
 _ENTRY: Final = struct.Struct("!QI")
-_CHUNK: Final = struct.Struct("!QQQQQ")
+_CHUNK: Final = struct.Struct(f"!QQQQ{SEAL_BYTES}sQ")
 
 _KIND_APPEND: Final = 1
 _KIND_CHUNK: Final = 2
@@ -212,7 +224,11 @@ _FIXED: Final[dict[int, tuple[Callable[..., Message], struct.Struct, tuple[str, 
     19: (ReadProbeAck, struct.Struct("!QQ"), ("term", "round")),
     20: (ReadIndexRequest, struct.Struct("!Q"), ("request",)),
     21: (ReadIndexReply, struct.Struct("!QQQ"), ("request", "index", "now_ms")),
-    22: (SnapshotAck, struct.Struct("!QQQ"), ("term", "index", "offset")),
+    22: (
+        SnapshotAck,
+        struct.Struct(f"!QQ{SEAL_BYTES}sQ??"),
+        ("term", "index", "seal", "offset", "installed", "damaged"),
+    ),
 }
 
 
@@ -237,7 +253,9 @@ def encode(message: Message) -> list[bytes]:
     if isinstance(message, Application):
         return [_HEAD.pack(1 + len(message.data), _KIND_APPLICATION), message.data]
     assert isinstance(message, SnapshotChunk)
-    chunk = _CHUNK.pack(message.term, message.index, message.last_term, message.total_bytes, message.offset)
+    chunk = _CHUNK.pack(
+        message.term, message.index, message.last_term, message.total_bytes, message.seal, message.offset
+    )
     return [_HEAD.pack(1 + len(chunk) + len(message.data), _KIND_CHUNK), chunk, message.data]
 
 
@@ -307,8 +325,7 @@ def decode(frame: memoryview | bytes, tail: bytes = b"") -> Message:
         if kind == _KIND_APPLICATION:
             return Application(_last(body, 0, tail))
         if kind == _KIND_CHUNK:
-            term, index, last_term, total_bytes, offset = _CHUNK.unpack_from(body)
-            return SnapshotChunk(term, index, last_term, total_bytes, offset, _last(body, _CHUNK.size, tail))
+            return _decode_chunk(body, tail)
         made, form, _ = _FIXED[kind]
         return made(*form.unpack(bytes(body) + tail if tail else body))
     except (struct.error, KeyError) as error:
@@ -319,6 +336,15 @@ def decode(frame: memoryview | bytes, tail: bytes = b"") -> Message:
 def _last(body: memoryview, at: int, tail: bytes) -> bytes:
     """Everything from ``at`` on; ``tail`` itself, not a copy, when that is all of it."""
     return tail if at == len(body) else bytes(body[at:]) + tail
+
+
+def _decode_chunk(body: memoryview, tail: bytes) -> SnapshotChunk:
+    term, index, last_term, total_bytes, seal, offset = _CHUNK.unpack_from(body)
+    data = _last(body, _CHUNK.size, tail)
+    if not data or offset + len(data) > total_bytes:
+        msg = f"snapshot piece of {len(data)} bytes at {offset} is not in a file of {total_bytes}"
+        raise ProtocolError(msg)
+    return SnapshotChunk(term, index, last_term, total_bytes, seal, offset, data)
 
 
 def _decode_append(body: memoryview, tail: bytes) -> AppendEntries:

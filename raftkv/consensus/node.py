@@ -9,15 +9,27 @@ from random import Random, SystemRandom
 from typing import Final, Protocol
 
 from raftkv.clock import Clock
+from raftkv.consensus.aside import on_a_thread
+from raftkv.consensus.compaction import Compaction
 from raftkv.consensus.configuration import Configuration, Member
 from raftkv.consensus.core import Timing
 from raftkv.consensus.journal import WriteAheadLog
 from raftkv.consensus.links import Introduction, Links, PeerInfo
 from raftkv.consensus.messages import Application, Message
-from raftkv.consensus.replica import Compaction, Machine, Replica
+from raftkv.consensus.replica import Machine, Replica
+from raftkv.consensus.snapshot_sender import Info
 from raftkv.consensus.snapshots import Store, Writer
 from raftkv.errors import NodeStoppedError, NoLeaderError, RaftKVError
-from raftkv.replicator import Applied, MembershipChange, PeerStatus, ReadReady, ReplicationStatus
+from raftkv.replicator import (
+    Applied,
+    Compacted,
+    DiskStatus,
+    MembershipChange,
+    OpenSnapshot,
+    PeerStatus,
+    ReadReady,
+    ReplicationStatus,
+)
 
 TICKS_PER_HEARTBEAT: Final = 5
 COMMIT_NOTICE_S: Final = 0.002
@@ -36,12 +48,19 @@ def _discard(_handle: object) -> None:
 class CommittedLog(WriteAheadLog, Protocol):
     """A log with a group-commit thread."""
 
+    torn_bytes: int
+
+    @property
+    def segment_count(self) -> int: ...
     def start_committer(self, on_durable: Callable[[int], None], on_failed: Callable[[Exception], None]) -> None: ...
     def close(self) -> None: ...
 
 
 class RaftNode:
     """One member, running."""
+
+    on_log_failed: Callable[[Exception], None] | None = None
+    """Called once, after the replica has stopped because its log cannot be written."""
 
     def __init__(
         self,
@@ -56,6 +75,7 @@ class RaftNode:
         store: Store,
         writer: Writer,
         machine: Machine,
+        loaded: Info | None,
         clock: Clock,
         timing: Timing,
         compaction: Compaction,
@@ -63,9 +83,11 @@ class RaftNode:
         report: Callable[..., None],
     ) -> None:
         """``first`` is the configuration that the cluster began with, ``known`` where members may be found besides the
-        addresses in the configuration (id to host:port), ``report(message, **fields)`` logs.
+        addresses in the configuration (id to host:port), ``report(message, **fields)`` logs. ``loaded`` is the snapshot
+        that ``machine`` holds already.
         """
         self.me = me
+        self._known = known
         self._listen = listen
         self._log = log
         self._clock = clock
@@ -77,11 +99,13 @@ class RaftNode:
             first,
             disk=me.disk,
             address=me.peer_address,
+            former=me.former,
             waits_to_join=waits_to_join,
             log=log,
             store=store,
             writer=writer,
             machine=machine,
+            loaded=loaded,
             wire=self.links,
             monotonic=clock.monotonic,
             wall_ms=clock.wall_ms,
@@ -89,17 +113,9 @@ class RaftNode:
             timing=timing,
             compaction=compaction,
             snapshot_file=snapshot_file,
+            aside=on_a_thread,
         )
-        self.links.gate = membership = self.replica.membership
-        self.links.on_message = self._on_message
-        self.links.on_link = self._on_link
-        self.links.on_bytes = self._on_bytes
-        membership.on_change = self._on_configuration
-        self.replica.replication.on_left = self._set_members
-        self._set_members()
-        self.replica.on_leader_change = self._on_leader_change
-        self.replica.on_reads = self._schedule_reads
-        self.replica.snapshots.on_written = self._on_snapshot
+        self._connect()
         self.on_leader_change: list[Callable[[str], None]] = []
         self.on_snapshot: list[Callable[[int, int, float], None]] = []
         """Called with (index, bytes, seconds) when a snapshot was written; bytes are 0 when that failed."""
@@ -110,13 +126,28 @@ class RaftNode:
         self._commit_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._snapshot_waiters: deque[Callable[[int, RaftKVError | None], None]] = deque()
-        self._reported_halt = ""
+        self._reported_halt = self._snapshot_trouble = ""
         self._last_snapshot = self.replica.snapshots.index
         self._stopped = False
 
+    def _connect(self) -> None:
+        """Links and replica tell each other, and us, what happens."""
+        self.links.gate = membership = self.replica.membership
+        self.links.on_message = self._on_message
+        self.links.on_link = self._on_link
+        self.links.on_bytes = self._on_bytes
+        membership.on_change = self._on_configuration
+        membership.on_stranger = self.links.drop
+        membership.on_hindrance = lambda reason: self._report("a damaged member cannot be taken back", reason=reason)
+        self.replica.replication.on_left = self._set_members
+        self._set_members()
+        self.replica.on_leader_change = self._on_leader_change
+        self.replica.on_reads = self._schedule_reads
+        self.replica.snapshots.on_written = self._on_snapshot
+
     # ------------------------------------------------------------ life
     async def start(self) -> None:
-        """Recover (the first tick loads the snapshot), listen, dial. Raises OSError when the address is taken."""
+        """Take up the snapshot (the first tick), listen, dial. Raises OSError when the address is taken."""
         self._loop = loop = asyncio.get_running_loop()
         # Both run on the log's own thread.
         self._log.start_committer(
@@ -168,8 +199,11 @@ class RaftNode:
             if core.halted != self._reported_halt:
                 self._reported_halt = core.halted
                 self._report("node stopped serving", reason=core.halted)
+            if core.log.failed is not None and self.on_log_failed is not None:
+                tell, self.on_log_failed = self.on_log_failed, None
+                tell(core.log.failed)
             return
-        if core.committed > core.applied:
+        if replica.has_more_to_do:
             self._schedule_tick()  # a long replay goes on piece by piece, so that other work gets its turn
         if core.is_leader and self._commit_timer is None and self._loop is not None:
             self._commit_timer = self._loop.call_later(COMMIT_NOTICE_S, self._announce_commit)
@@ -224,6 +258,8 @@ class RaftNode:
         members = {one.node_id: one.address for one in self.replica.membership.latest.members if one.node_id != me}
         for peer in self.replica.replication.leaving:
             members.setdefault(peer, "")
+        if self.me.former and not members:
+            members = self._known  # it has lost the log that named them, and they may not find it where it is now
         self.links.set_members(members)
 
     def _on_leader_change(self, leader: str) -> None:
@@ -233,15 +269,17 @@ class RaftNode:
 
     def _on_snapshot(self, index: int, success: bool) -> None:
         waiters, self._snapshot_waiters = self._snapshot_waiters, deque()
-        if index != self._last_snapshot:
-            self._last_snapshot = index
+        if index != self._last_snapshot or not success:
+            self._last_snapshot = index if success else self._last_snapshot
             newest = self.replica.snapshots.newest
             size = newest.size_bytes if success and newest is not None else 0
             for listener in self.on_snapshot:
                 listener(index, size, self._clock.monotonic() - self.replica.snapshots.started)
-        error = None if success else NoLeaderError("the snapshot could not be written; see the node's log", code="ERR")
-        if not success:
-            self._report("snapshot failed", index=index)
+        reason = "" if success else self.replica.snapshots.failure
+        error = None if success else NoLeaderError(f"the snapshot could not be written: {reason}", code="ERR")
+        if reason not in {"", self._snapshot_trouble}:  # attempts follow, and are not told of while nothing changes
+            self._report("snapshot failed, and will be tried again", index=index, reason=reason)
+        self._snapshot_trouble = reason
         for waiter in waiters:
             waiter(index if success else 0, error)
 
@@ -266,8 +304,9 @@ class RaftNode:
         at which cluster clients look for the members anew.
         """
         halted = self.replica.core.halted
-        outside = self.replica.membership.latest.get(self.me.node_id) is None
-        if outside and (halted or not self.leader_id):
+        if not halted and self.leader_id:  # asked before every read
+            return None
+        if self.replica.membership.latest.get(self.me.node_id) is None:
             return NoLeaderError(halted or "this node is no member of the cluster yet; nothing was done")
         return NodeStoppedError(halted) if halted else None
 
@@ -281,6 +320,30 @@ class RaftNode:
 
     def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
         self.replica.reads.await_applied(index, done)
+
+    def await_synced(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        self.replica.syncing.wait(index, done)
+
+    def compact(self, done: Callable[[Compacted | None, RaftKVError | None], None]) -> None:
+        log = self._log
+
+        def written(_index: int, error: RaftKVError | None) -> None:
+            if error is not None:
+                done(None, error)
+                return
+            assert self._loop is not None  # a snapshot was written
+            self._loop.call_soon(cut)  # this is in the middle of the engine's own compaction
+
+        def cut() -> None:
+            before = log.bytes_on_disk
+            self.replica.cut_log()
+            self.replica.syncing.wait(0, lambda failed: synced(before, failed))
+
+        def synced(before: int, error: RaftKVError | None) -> None:
+            freed = max(0, before - log.bytes_on_disk)
+            done(None if error else Compacted(self.replica.snapshots.index, log.first_index, freed), error)
+
+        self.take_snapshot(written)
 
     def halt(self, reason: str) -> None:
         """Stop serving for good; the next tick tells whoever waits."""
@@ -307,18 +370,32 @@ class RaftNode:
             last_index=log.last_index,
             first_index=log.first_index,
             durable_index=log.durable_index,
+            synced_index=log.synced_index,
+            saving_s=self._clock.monotonic() - replica.snapshots.started if replica.snapshots.is_writing else -1.0,
             snapshot_index=replica.snapshots.index,
             pending=replica.pending,
             halted=core.halted,
             leader_changes=replica.leader_changes,
             voter=core.votes,
-            is_member=own is not None,
+            is_member=own is not None and core.is_own(own.disk),
             disk=self.me.disk,
             promote=own is not None and own.promote,
             replaces="" if own is None else own.replaces,
+            repairing="" if core.halted else replica.membership.repairing,
             configuration_index=configuration.index,
             changing=replica.membership.busy,
             peers={one.node_id: self._peer_status(one) for one in configuration.members if one is not own},
+        )
+
+    def disk(self) -> DiskStatus:
+        log, newest = self._log, self.replica.snapshots.newest
+        return DiskStatus(
+            log_bytes=log.bytes_on_disk,
+            log_segments=log.segment_count,
+            log_failed="" if log.failed is None else str(log.failed),
+            sync_pending=log.durable_sequence < log.sequence,
+            torn_bytes=log.torn_bytes,
+            snapshot_bytes=0 if newest is None else newest.size_bytes,
         )
 
     def _peer_status(self, member: Member) -> PeerStatus:
@@ -354,3 +431,6 @@ class RaftNode:
         self._snapshot_waiters.append(done)
         self.replica.take_snapshot()
         self._schedule_tick()
+
+    def open_snapshot(self) -> OpenSnapshot | None:
+        return self.replica.snapshots.open_newest()

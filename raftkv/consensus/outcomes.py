@@ -72,6 +72,7 @@ class Cause(Enum):
         "read", "this node has not applied its token's entry within `request_timeout_ms`", BusyError,
         "entry {} is not applied at this node yet; try again, or ask another node",
     )  # fmt: skip
+    SYNCS_FULL = Row("read", "too many wait for a sync", BusyError, "{} commands are waiting for a sync; try again")
 
     def error(self, known: object = "") -> RaftKVError:
         """What the client is told."""

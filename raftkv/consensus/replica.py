@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from raftkv.consensus import seams
 from raftkv.consensus.appends import AppendGuard
+from raftkv.consensus.compaction import Compaction, Retention
 from raftkv.consensus.configuration import CONFIGURATION, Configuration, unwrap
 from raftkv.consensus.core import Core, Timing, Wire
 from raftkv.consensus.durability import DurabilityGuard
@@ -47,7 +48,11 @@ from raftkv.consensus.messages import (
 from raftkv.consensus.outcomes import Cause
 from raftkv.consensus.reads import ReadIndex
 from raftkv.consensus.replication import Replication
+from raftkv.consensus.snapshot_receiver import Aside, Staged, at_once
+from raftkv.consensus.snapshot_sender import Info
 from raftkv.consensus.snapshots import Snapshots, Store, Writer, begins_late
+from raftkv.consensus.stall import StallGuard
+from raftkv.consensus.syncing import Syncing
 from raftkv.errors import RaftKVError
 
 Applied = Callable[[object, RaftKVError | None], None]
@@ -56,8 +61,6 @@ PENDING_MAX: Final = 4096
 """Proposals (batches) not yet applied; one more is refused as busy."""
 COMPACT_CHECK_S: Final = 0.1
 """How often the compaction policy is asked."""
-MARK_BYTES: Final = 1024 * 1024
-"""The compaction policy remembers one log index for each so many bytes."""
 
 
 class Machine(Protocol):
@@ -69,21 +72,14 @@ class Machine(Protocol):
 
     def dump(self) -> Iterable[bytes]: ...
     def load(self, chunks: Iterable[bytes]) -> None: ...
+    def stage(self) -> Staged: ...
+    def adopt(self, staging: Any) -> None: ...
 
 
 _READ_MESSAGES: Final = frozenset({ReadProbe, ReadProbeAck, ReadIndexRequest, ReadIndexReply})
 """Concern reads only."""
 _QUIET_MESSAGES: Final = frozenset({AppendEntries, AppendReply, Heartbeat}) | _READ_MESSAGES
 """Their handlers ask for a tick when one is of use; all others always get one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compaction:
-    """When to take a snapshot, and what of the log to keep behind it."""
-
-    log_bytes: int = 256 * 1024 * 1024
-    entries: int = 1_000_000
-    retain_bytes: int = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -104,11 +100,13 @@ class Replica:
         *,
         disk: str = "",
         address: str = "",
+        former: tuple[str, ...] = (),
         waits_to_join: bool = False,
         log: WriteAheadLog,
         store: Store,
         writer: Writer,
         machine: Machine,
+        loaded: Info | None = None,
         wire: Wire,
         monotonic: Callable[[], float],
         wall_ms: Callable[[], int],
@@ -116,13 +114,18 @@ class Replica:
         timing: Timing,
         compaction: Compaction,
         snapshot_file: str,
+        aside: Aside = at_once,
     ) -> None:
         """``first`` is the configuration that the group began with; it counts until log or snapshot hold another.
 
         ``disk`` and ``address`` are what this node says of itself (see :mod:`raftkv.consensus.configuration`). A node
-        that ``waits_to_join`` has an empty ``first`` and does nothing until a leader finds it.
+        that ``waits_to_join`` has an empty ``first`` and does nothing until a leader finds it; so does one that has
+        ``former`` ids of its disk (:mod:`raftkv.consensus.readmission`).
+
+        ``machine`` is empty, and the first tick loads the newest snapshot into it; or it holds the snapshot ``loaded``.
 
         ``snapshot_file`` is any existing file: the engine only tests that there is one when a snapshot exists.
+        ``aside`` runs what may wait for the disk for long beside the loop.
 
         Raises InvariantError when the log begins behind what a snapshot covers.
         """
@@ -135,20 +138,20 @@ class Replica:
         self.durability = DurabilityGuard(core)
         self.election = ElectionGuard(core)
         self.replication = Replication(core, self.durability)
-        self.membership = Membership(core, self.replication, disk, address, waits_to_join=waits_to_join)
+        self.membership = Membership(core, self.replication, disk, address, waits_to_join=waits_to_join, former=former)
         self.membership.start((newest and unwrap(newest.meta.extra)[0]) or first, log, covered)
         self.appends = AppendGuard(core, self.election, self.durability)
         self.reads = ReadIndex(core)
-        self.snapshots = Snapshots(core, self.replication, self.membership, store, writer, machine.dump, machine.load)
+        self.syncing = Syncing(core, self.reads)
+        self.snapshots = Snapshots(core, self.replication, self.membership, store, writer, machine, loaded, aside)
+        self.retention = Retention(core, compaction, self.snapshots, self.replication)
         self.transfer = Transfer(core, self.replication, self.reads.lease)
+        self.stall = StallGuard(core, self.replication, self.transfer)
         if late := begins_late(log, covered):
             core.halt(late)
         self._make_engine(journal, snapshot_file if newest else None)
-        self._compaction = compaction
         self._pending: deque[_Pending] = deque()
         self._finished: list[tuple[Applied, object, RaftKVError | None]] = []
-        self._marks: deque[tuple[int, int]] = deque()
-        self._log_bytes = 0
         self._compact_due = 0.0
         self._leader = ""
         self._was_leader = False
@@ -172,6 +175,7 @@ class Replica:
         journal.on_configuration = membership.appended
         journal.on_truncated = membership.truncated
         journal.committed = lambda: core.committed
+        journal.first_kept = self.retention.first_kept
         membership.propose = self.propose
         membership.hand_over = lambda: self.transfer.start("", _forget)
         membership.on_voters = self.reads.voters_changed
@@ -192,7 +196,7 @@ class Replica:
             ReadIndexRequest: self.reads.on_request,
             ReadIndexReply: lambda _peer, message: self.reads.on_reply(message),
             SnapshotChunk: self._on_chunk,
-            SnapshotAck: self.snapshots.on_ack,
+            SnapshotAck: self.snapshots.sender.on_ack,
         }
 
     # ------------------------------------------------------------ in
@@ -201,7 +205,13 @@ class Replica:
         core = self.core
         if core.halted or not self._started:
             return
+        if peer in self.membership.strangers:
+            core.count("strangers_ignored")
+            return
         self.replication.heard_from(peer)
+        if self.stall.stalled and self.stall.refuses(message):
+            core.count("stalled_ignored")
+            return
         handler = self._handlers.get(type(message))
         if handler is None:
             core.count("messages_ignored")
@@ -232,20 +242,32 @@ class Replica:
             self._fail_pending()
             self.transfer.tick()
         self.reads.pump()
+        self.syncing.tick()
         self._run_callbacks()
+
+    @property
+    def has_more_to_do(self) -> bool:
+        """The next tick should come soon: a replay, or a snapshot that is being loaded, goes on piece by piece."""
+        return self.core.committed > self.core.applied or self.snapshots.receiver.has_more_to_do
 
     def on_durable(self) -> None:
         """The log reports that more of it is durable."""
+        self.stall.look()
         self.durability.on_durable()
+        self.syncing.on_durable()
         if self.core.wants_tick or self.core.alone:
             self.tick()
 
     def _tick(self) -> None:
         core = self.core
-        if self._started:
+        self.stall.look()
+        if self.stall.stalled:
+            self.election.restart_timer()  # a candidate votes for itself, and waits for its disk with everything
+        elif self._started:
             self.election.tick()
         if not core.alone or core.log.durable_sequence >= core.log.sequence or not self._started:
             # Alone, the engine would commit what is not durable yet: it waits for its log instead.
+            core.engine.pass_over_earlier_terms()
             core.engine.doTick(0.0)
             self.snapshots.settle()
         self._started = True
@@ -253,12 +275,14 @@ class Replica:
             core.journal.view_first = core.log.first_index
         self._note_leader()
         self.membership.tick()
+        self.stall.tick()
         self.transfer.tick()
-        self.snapshots.send()
+        self.snapshots.sender.send()
+        self.snapshots.receiver.tick()
         self._expire_pending()
         if core.monotonic() >= self._compact_due:
             self._compact_due = core.monotonic() + COMPACT_CHECK_S
-            self._compact()
+            self.retention.tick()
         if core.log.sequence > core.log.durable_sequence:
             core.log.request_sync()
 
@@ -296,7 +320,7 @@ class Replica:
 
     def _on_chunk(self, peer: str, message: SnapshotChunk) -> None:
         if self.appends.accept_leader(peer, message.term):
-            self.snapshots.on_chunk(peer, message)
+            self.snapshots.receiver.on_chunk(peer, message)
 
     # ------------------------------------------------------------ proposals
     def propose(self, payload: bytes, done: Applied) -> None:
@@ -338,9 +362,6 @@ class Replica:
             result = self.machine.apply(index, entry)
         elif entry[0] == CONFIGURATION:
             result = self.membership.on_applied(index, entry)
-        self._log_bytes += len(entry)
-        if not self._marks or self._log_bytes - self._marks[-1][1] >= MARK_BYTES:
-            self._marks.append((index, self._log_bytes))
         pending = self._pending
         while pending and pending[0].index <= index:
             one = pending.popleft()
@@ -384,37 +405,23 @@ class Replica:
             if self.on_leader_change is not None:
                 self.on_leader_change(leader)
 
-    # ------------------------------------------------------------ compaction
-    @property
-    def log_bytes_since_snapshot(self) -> int:
-        """Bytes applied since the newest snapshot (or the start)."""
-        snapshot = self.snapshots.index
-        covered = 0
-        for index, size in self._marks:
-            if index > snapshot:
-                break
-            covered = size
-        return self._log_bytes - covered
-
-    def _compact(self) -> None:
-        core, policy = self.core, self._compaction
-        if self.snapshots.checking:
-            return
-        marks = self._marks
-        while (
-            len(marks) > 1
-            and self._log_bytes - marks[1][1] >= policy.retain_bytes
-            and marks[1][0] <= self.snapshots.index
-        ):
-            marks.popleft()
-        core.journal.retain_from = marks[0][0] if marks else 0
-        grown = core.applied - self.snapshots.index >= policy.entries
-        if grown or self.log_bytes_since_snapshot >= policy.log_bytes:
-            self.snapshots.request()
-
+    # ------------------------------------------------------------ snapshots
     def take_snapshot(self) -> None:
         """Write a snapshot of the state as it is now, unless one is being written."""
         self.snapshots.request()
+
+    def cut_log(self) -> None:
+        """Drop all entries that the newest snapshot covers and nobody who is there needs (:meth:`Retention.first_needed`).
+
+        Called between two calls, as everything else of this class.
+        """
+        core = self.core
+        # A log continues from a snapshot that it overlaps by two entries.
+        keep_from = min(self.snapshots.index - 1, self.retention.first_needed())
+        if keep_from > core.log.first_index:
+            core.log.compact_to(keep_from)
+            core.journal.view_first = core.log.first_index
+            core.log.request_sync()
 
 
 def _forget(_error: RaftKVError | None) -> None:

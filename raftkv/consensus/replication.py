@@ -122,6 +122,10 @@ class Replication:
         if self.leaving:
             self._let_go()
 
+    def begin_anew(self, peer: str) -> None:
+        """The member of this id is another one than before: nothing that was acknowledged under it says anything."""
+        self.progress.pop(peer, None)
+
     def members_changed(self, index: int) -> None:
         """The configuration of entry ``index`` counts from now on."""
         core = self._core
@@ -203,7 +207,8 @@ class Replication:
         log = self._core.log
         if next_index == log.last_index:
             return [log.entry(next_index)]
-        entries = log.entries(next_index, min(APPEND_ENTRIES_MAX, log.last_index - next_index + 1))
+        count = min(APPEND_ENTRIES_MAX, log.last_index - next_index + 1)
+        entries = log.entries(next_index, count, APPEND_BYTES_MAX)
         size = 0
         for at, entry in enumerate(entries):
             size += len(entry[0])
@@ -277,8 +282,12 @@ class Replication:
             return
         progress.floor = self._sequence
         if message.next_index <= progress.match_index:
-            # It acknowledged more than it says to hold now: a wiped or damaged disk under the same identity.
+            # It acknowledged more than it says to hold now: a wiped or damaged disk under the same identity. In this term
+            # it is asked for what it acknowledged, and says no; the next leader knows nothing of that and goes back.
             self._core.count("follower_lost_acknowledged_data")
+            progress.restart(message.next_index)
+            progress.probe_sent = self._core.monotonic()  # not as fast as the two can talk
+            return
         progress.restart(message.next_index)
 
     def _advance(self, peer: str, progress: Progress, message: AppendReply) -> None:

@@ -34,6 +34,7 @@ CALLED: Final = {
 
 REPLACED: Final = {
     "_SyncObj__serializer": "snapshots are checksummed, streamed and aligned with the log",
+    "_SyncObj__lastSerializedEntry": "a snapshot whose file is damaged is written again",
     "_poller": "the event loop polls, not the engine",
     "_SyncObj__lastResponseTime": "who comes to vote under a leader has its chance to answer",
 }

@@ -1,4 +1,6 @@
-"""Snapshots: written beside the running node, loaded whole or not at all, sent in pieces: the snapshot guard.
+"""Snapshots: written beside the running node, loaded whole or not at all: the snapshot guard.
+
+How they get to followers: :mod:`raftkv.consensus.snapshot_sender`, :mod:`raftkv.consensus.snapshot_receiver`.
 
 Faults of the engine that this stops (consensus.md 5a to 5c, 11):
 
@@ -12,57 +14,27 @@ Faults of the engine that this stops (consensus.md 5a to 5c, 11):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from pysyncobj.config import SERIALIZER_STATE
 
 from persistence.errors import SnapshotError
-from persistence.snapshots import EXTRA_BYTES_MAX, snapshot_name
+from persistence.snapshot_file import EXTRA_BYTES_MAX
 from raftkv.consensus.configuration import unwrap, wrap
 from raftkv.consensus.core import Core
 from raftkv.consensus.journal import WriteAheadLog
 from raftkv.consensus.membership import Membership
-from raftkv.consensus.messages import Entry, SnapshotAck, SnapshotChunk
+from raftkv.consensus.messages import Entry
 from raftkv.consensus.replication import Replication
+from raftkv.consensus.snapshot_receiver import Aside, Incoming, SnapshotReceiver, Staged, at_once, follow
+from raftkv.consensus.snapshot_sender import Info, Meta, SnapshotSender
+from raftkv.replicator import OpenSnapshot, SnapshotFile
 
-CHUNK_BYTES: Final = 512 * 1024
-WINDOW_CHUNKS: Final = 4
-"""Chunks in flight to one follower."""
+RETRY_S: Final = 1.0
+RETRY_S_MAX: Final = 60.0
+"""Pause after a snapshot that could not be written: from, doubling, and to."""
 NO_OP: Final = b"\x01"
 """The engine's entry that does nothing; stands for the entry before a snapshot's last one, which is never sent."""
-
-
-class Meta(Protocol):
-    """Where a snapshot ends; ``extra`` is its configuration and the payload of its last entry."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def term(self) -> int: ...
-    @property
-    def extra(self) -> bytes: ...
-
-
-class Info(Protocol):
-    """A complete snapshot on disk."""
-
-    @property
-    def meta(self) -> Meta: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
-
-
-class Incoming(Protocol):
-    """A snapshot on its way in."""
-
-    @property
-    def offset(self) -> int: ...
-    def write(self, offset: int, data: bytes) -> None: ...
-    def finish(self) -> Info: ...
-    def abort(self) -> None: ...
 
 
 class Store(Protocol):
@@ -70,8 +42,8 @@ class Store(Protocol):
 
     def newest(self) -> Info | None: ...
     def read(self, info: Any) -> Iterator[bytes]: ...
-    def raw(self, info: Any, offset: int, length: int) -> bytes: ...
-    def receive(self, name: str, total_bytes: int) -> Incoming: ...
+    def open(self, info: Any) -> SnapshotFile: ...
+    def receive(self, name: str, total_bytes: int, seal: bytes) -> Incoming: ...
 
 
 class Writer(Protocol):
@@ -84,18 +56,23 @@ class Writer(Protocol):
 
     @property
     def running(self) -> bool: ...
+    @property
+    def failure(self) -> OSError | None:
+        """Why the last one failed, when the system refused it."""
+        ...
 
 
-@dataclass(slots=True)
-class _Sending:
-    info: Info
-    acked: int = 0
-    sent: int = 0
-    last_ack: float = 0.0
+class State(Protocol):
+    """What a snapshot is taken of, and loaded into."""
+
+    def dump(self) -> Iterable[bytes]: ...
+    def load(self, chunks: Iterable[bytes]) -> None: ...
+    def stage(self) -> Staged: ...
+    def adopt(self, staging: Any) -> None: ...
 
 
 class Snapshots:
-    """Serializer of the engine, sender and receiver of snapshots."""
+    """Serializer of the engine; has the sender and the receiver."""
 
     def __init__(
         self,
@@ -104,26 +81,29 @@ class Snapshots:
         membership: Membership,
         store: Store,
         writer: Writer,
-        dump: Callable[[], Iterable[bytes]],
-        load: Callable[[Iterable[bytes]], None],
+        state: State,
+        loaded: Info | None = None,
+        aside: Aside = at_once,
     ) -> None:
+        """``loaded`` is the snapshot that the state machine holds already."""
         self._core = core
-        self._replication = replication
         self._membership = membership
         self._store = store
         self._writer = writer
-        self._dump = dump
-        self._load = load
+        self._state = state
+        self._loaded = loaded
+        self._staged: Staged | None = None
         self._writing = (0, 0)
         self.started = 0.0
         self._requested = False
-        self._sending: dict[str, _Sending] = {}
-        self._incoming: Incoming | None = None
-        self._incoming_key = (0, 0, 0)
+        self._pause_s = 0.0
+        self._not_before = -1e9
         self.newest = store.newest()
+        self.previous_index = 0
+        """Last entry that the snapshot before the newest covers, as far as known: it may have to serve in its place."""
         self.on_written: Callable[[int, bool], None] | None = None
-        self.sent_total = 0
-        self.installed_total = 0
+        self.sender = SnapshotSender(core, replication, lambda: self.newest, store.open, self._write_another)
+        self.receiver = SnapshotReceiver(core, store.receive, state.stage, self._install, aside)
 
     @property
     def index(self) -> int:
@@ -136,20 +116,47 @@ class Snapshots:
         return self._writer.running or self._requested
 
     @property
-    def is_sending(self) -> bool:
-        """A follower is being given a snapshot."""
-        return bool(self._sending)
+    def is_writing(self) -> bool:
+        """A snapshot of this node is being written, since :attr:`started`."""
+        return self._writer.running
 
     @property
-    def is_receiving(self) -> bool:
-        """A part of a leader's snapshot is here."""
-        return self._incoming is not None
+    def rests(self) -> bool:
+        """The last one could not be written: the policy waits before it asks again, longer each time."""
+        return self._core.monotonic() < self._not_before
+
+    @property
+    def error(self) -> OSError | None:
+        """With what the system refused the last one that could not be written."""
+        return self._writer.failure
+
+    @property
+    def failure(self) -> str:
+        """Why it could not be written, in words."""
+        error = self.error
+        return error.strerror or str(error) if error is not None else "the process that wrote it ended"
+
+    def open_newest(self) -> OpenSnapshot | None:
+        """None without a snapshot, or when its file was removed by hand."""
+        info = self.newest
+        if info is None:
+            return None
+        try:
+            return OpenSnapshot(info.meta.index, info.meta.term, info.size_bytes, self._store.open(info))
+        except SnapshotError:
+            return None
 
     def request(self) -> None:
         """Ask the engine to take one at its next tick."""
         if not self.checking:
             self._requested = True
             self._core.engine.forceLogCompaction()
+
+    def _write_another(self) -> None:
+        """The newest file turned out to be damaged: write one even when nothing was applied since."""
+        if not self.rests:
+            self._core.engine.forget_snapshot()
+            self.request()
 
     def settle(self) -> None:
         """After the engine's tick: a request that it did not take up had nothing new to write."""
@@ -167,7 +174,11 @@ class Snapshots:
             return SERIALIZER_STATE.SERIALIZING, None
         index, compact_to = self._writing
         if finished:
-            self.newest = self._store.newest()
+            self._use(self._store.newest())
+            self._pause_s, self._not_before = 0.0, -1e9
+        else:
+            self._pause_s = min(RETRY_S_MAX, 2 * self._pause_s or RETRY_S)
+            self._not_before = self._core.monotonic() + self._pause_s
         if self.on_written is not None:
             self.on_written(index, finished)
         return (SERIALIZER_STATE.SUCCESS if finished else SERIALIZER_STATE.FAILED), compact_to
@@ -182,7 +193,7 @@ class Snapshots:
         self._requested = False
         self._writing = (index, compact_to)
         self.started = self._core.monotonic()
-        self._writer.start(index, term, extra, self._dump)
+        self._writer.start(index, term, extra, self._state.dump)
 
     def deserialize(self) -> tuple[None, Entry, Entry, list[object]]:
         """Load the newest snapshot into the state machine; tell the engine where the log goes on."""
@@ -192,7 +203,11 @@ class Snapshots:
             if info is None:
                 msg = "the snapshot that the log needs is missing"
                 raise FileNotFoundError(msg)
-            self._load(self._store.read(info))
+            if self._staged is not None:
+                self._state.adopt(self._staged)
+            elif info != self._loaded:
+                self._state.load(self._store.read(info))
+            self._loaded = None  # what is applied from now on is not in it
         except Exception as error:
             core.halt(f"snapshot cannot be loaded: {error!r}")
             raise
@@ -208,8 +223,12 @@ class Snapshots:
             last, before = log.entry(meta.index), log.entry(meta.index - 1)
         return None, last, before, []
 
+    def _use(self, info: Info | None) -> None:
+        self.previous_index = self.index
+        self.newest = info
+
     def setTransmissionData(self, data: Info) -> bool:  # noqa: N802 -- the engine's name
-        self.newest = data
+        self._use(data)
         return True
 
     def getTransmissionData(self, _node: object) -> None:  # noqa: N802 -- the engine's name
@@ -218,113 +237,19 @@ class Snapshots:
     def cancelTransmisstion(self, _node: object) -> None:  # noqa: N802 -- the engine's name
         return None
 
-    # ------------------------------------------------------------ leader
-    def send(self) -> None:
-        """Give each follower that is behind the log the next chunks."""
-        core = self._core
-        if not core.is_leader or self.newest is None:
-            self._sending.clear()
-            return
-        for peer, progress in self._replication.progress.items():
-            if progress.needs_snapshot:
-                self._send_to(peer)
-            else:
-                self._sending.pop(peer, None)
-
-    def _send_to(self, peer: str) -> None:
-        core, newest = self._core, self.newest
-        now = core.monotonic()
-        sending = self._sending.get(peer)
-        if sending is None:
-            if newest is None:
-                return
-            sending = self._sending[peer] = _Sending(newest, last_ack=now)
-            core.count("snapshots_started")
-        if now - sending.last_ack > self._replication.patience_s(sending.sent - sending.acked):
-            sending.sent, sending.last_ack = sending.acked, now
-        meta, total = sending.info.meta, sending.info.size_bytes
-        while sending.sent < total and sending.sent - sending.acked < WINDOW_CHUNKS * CHUNK_BYTES:
-            try:
-                data = self._store.raw(sending.info, sending.sent, CHUNK_BYTES)
-            except SnapshotError:
-                # Newer ones took its place while a slow follower was being served: it gets the newest next time.
-                core.count("snapshots_replaced")
-                del self._sending[peer]
-                return
-            chunk = SnapshotChunk(core.term, meta.index, meta.term, total, sending.sent, data)
-            if not core.wire.send(peer, chunk):
-                return
-            sending.sent += len(data)
-
-    def on_ack(self, peer: str, message: SnapshotAck) -> None:
-        """The follower got further; at the end entries go on behind the snapshot."""
-        core = self._core
-        sending = self._sending.get(peer)
-        progress = self._replication.progress.get(peer)
-        if message.term != core.term or not core.is_leader or sending is None or progress is None:
-            return
-        if message.index != sending.info.meta.index:
-            return
-        sending.last_ack = core.monotonic()
-        # Less than before: it has lost its part of the file (it started anew, or the file was damaged).
-        sending.sent = message.offset if message.offset < sending.acked else max(sending.sent, message.offset)
-        sending.acked = message.offset
-        if message.offset >= sending.info.size_bytes:
-            del self._sending[peer]
-            self.sent_total += 1
-            progress.needs_snapshot = False
-            progress.restart(message.index + 1)
-            if progress.next_index <= core.log.first_index:
-                progress.needs_snapshot = True  # the log was compacted meanwhile: the next snapshot follows
-        else:
-            self._send_to(peer)
-
-    # ------------------------------------------------------------ follower
-    def on_chunk(self, peer: str, message: SnapshotChunk) -> None:
-        """Collect; install when complete. The caller has checked that ``peer`` leads this term."""
-        core = self._core
-        if message.index <= core.committed or core.log.term_at(message.index) == message.last_term:
-            core.count("snapshots_not_needed")
-            if message.index > core.committed:
-                core.deliver(peer, _follow(message.term, message.index))
-            core.wire.send(peer, SnapshotAck(message.term, message.index, message.total_bytes))
-            return
-        incoming = self._receiving(message)
-        if message.offset == incoming.offset:
-            incoming.write(message.offset, message.data)
-        if incoming.offset < message.total_bytes:
-            core.wire.send(peer, SnapshotAck(message.term, message.index, incoming.offset))
-            return
-        self._incoming = None
+    def _install(self, peer: str, term: int, info: Info, staged: Staged) -> None:
+        """Go over to the complete snapshot ``info`` of the leader, whose content is ``staged``."""
+        core, index = self._core, info.meta.index
+        self._staged = staged
         try:
-            info = incoming.finish()
-        except Exception as error:  # noqa: BLE001 -- a damaged transfer is started again, whatever broke it
-            core.count("snapshots_damaged")
-            core.counters["last_damage:" + type(error).__name__] = 1
-            core.wire.send(peer, SnapshotAck(message.term, message.index, 0))
-            return
-        self._install(peer, message, info)
-
-    def _receiving(self, message: SnapshotChunk) -> Incoming:
-        key = (message.index, message.last_term, message.total_bytes)
-        if self._incoming is None or self._incoming_key != key:
-            if self._incoming is not None:
-                self._incoming.abort()
-            self._incoming = self._store.receive(snapshot_name(message.index, message.last_term), message.total_bytes)
-            self._incoming_key = key
-        return self._incoming
-
-    def _install(self, peer: str, message: SnapshotChunk, info: Info) -> None:
-        core = self._core
-        core.deliver(peer, {**_follow(message.term, message.index), "serialized": info})
-        if core.applied != message.index and not core.halted:
-            core.halt(f"snapshot {info.name} was not loaded: applied is {core.applied}, not {message.index}")
-        if core.halted:
-            return
-        core.journal.view_first = core.log.first_index
-        core.log.sync()
-        self.installed_total += 1
-        core.wire.send(peer, SnapshotAck(message.term, message.index, message.total_bytes))
+            core.deliver(peer, {**follow(term, index), "serialized": info})
+        finally:
+            self._staged = None
+        if core.applied != index and not core.halted:
+            core.halt(f"snapshot {info.name} was not loaded: applied is {core.applied}, not {index}")
+        if not core.halted:
+            core.journal.view_first = core.log.first_index
+            core.log.sync()
 
 
 def continues(log: WriteAheadLog, meta: Meta) -> bool:
@@ -340,7 +265,3 @@ def begins_late(log: WriteAheadLog, covered: int) -> str:
     if log.last_index and log.first_index > max(covered - 1, 1):
         return f"the log begins at entry {log.first_index}, and the newest valid snapshot ends at {covered}"
     return ""
-
-
-def _follow(term: int, commit: int) -> dict[str, Any]:
-    return {"type": "append_entries", "term": term, "commit_index": commit}

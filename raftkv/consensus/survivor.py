@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from raftkv.consensus.configuration import Configuration, unwrap
 from raftkv.consensus.journal import WriteAheadLog
 from raftkv.consensus.membership import configurations
-from raftkv.consensus.snapshots import NO_OP, Meta, begins_late, continues
+from raftkv.consensus.snapshot_sender import Meta
+from raftkv.consensus.snapshots import NO_OP, begins_late, continues
 from raftkv.errors import InvariantError
 
 

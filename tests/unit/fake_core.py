@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from types import SimpleNamespace
 
-from chaos.sim.disk import Disk
+from chaos.disk import Disk
 from persistence.wal import Log, LogOptions
 from raftkv.consensus.core import Core, Timing
 from raftkv.consensus.durability import DurabilityGuard
@@ -31,6 +31,7 @@ class FakeCore:
         )  # fmt: skip
         self.core.engine = SimpleNamespace(
             raftCurrentTerm=term, raftCommitIndex=0, raftLastApplied=0, is_leader=leads, leader_id="n1" if leads else "",
+            first_own=0,
             nodes={peer: peer for peer in peers},
         )  # fmt: skip
         self.core.transport = SimpleNamespace(deliver=lambda peer, message: self.delivered.append((peer, message)))

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from chaos.sim.disk import Disk
+from chaos.disk import Disk
 from persistence.wal import Log
 from raftkv.consensus import journal as journal_module
 from raftkv.consensus.journal import SLICE_BYTES_MAX, SLICE_ENTRIES_MAX, JournalAdapter
@@ -103,13 +103,13 @@ def test_the_first_entry_is_the_one_of_now_after_any_change():
 
 def test_compaction_keeps_what_slow_followers_may_need():
     journal = journal_of(count=20)
-    journal.retain_from = 6
+    journal.first_kept = lambda: 6
     journal.deleteEntriesTo(15)
     assert journal.log.first_index == journal.view_first == 6
     assert journal[0] == entry(6)
     journal.deleteEntriesTo(2)
     assert journal.log.first_index == 6
-    journal.retain_from = 0
+    journal.first_kept = lambda: journal_module.NOTHING_KEPT
     journal.deleteEntriesTo(4)
     assert journal[0] == entry(10)
 

@@ -162,7 +162,13 @@ def test_what_is_urgent_does_not_wait_for_small_bulk_frames_either(loop):
 
 def test_a_small_bulk_frame_never_overtakes_a_large_one(loop):
     link, pipe = outbound(room=1 << 20)
-    sent = [append(LARGE), Application(SMALL), SnapshotChunk(1, 2, 3, 4, 5, LARGE), append(SMALL), Application(LARGE)]
+    sent = [
+        append(LARGE),
+        Application(SMALL),
+        SnapshotChunk(1, 2, 3, 4 + len(LARGE), bytes(20), 4, LARGE),
+        append(SMALL),
+        Application(LARGE),
+    ]
     assert all(link.send(message) for message in sent)
     drain(pipe, loop)
     assert arrived(pipe) == sent

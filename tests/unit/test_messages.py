@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from dataclasses import replace
 from typing import get_args
 from unittest import mock
 
@@ -30,6 +31,7 @@ BYTES_MAX = 1 << 20
 
 u64 = st.integers(0, 2**64 - 1)
 payloads = st.binary(max_size=60)
+seals = st.binary(min_size=messages.SEAL_BYTES, max_size=messages.SEAL_BYTES)
 BY_FIELD = {"int": u64, "bool": st.booleans(), "bytes": payloads}
 
 
@@ -41,10 +43,22 @@ def appends(draw):
     return AppendEntries(draw(u64), draw(u64), draw(u64), prev, draw(u64), entries)
 
 
+@st.composite
+def chunks(draw):
+    """Pieces that lie within their file."""
+    data = draw(st.binary(min_size=1, max_size=200))
+    offset = draw(st.integers(0, 2**64 - 1 - len(data)))
+    total = draw(st.integers(offset + len(data), 2**64 - 1))
+    return SnapshotChunk(draw(u64), draw(u64), draw(u64), total, draw(seals), offset, data)
+
+
 def strategy_of(kind):
     if kind is AppendEntries:
         return appends()
-    return st.builds(kind, **{name: BY_FIELD[text] for name, text in kind.__annotations__.items()})
+    if kind is SnapshotChunk:
+        return chunks()
+    fields = {name: seals if name == "seal" else BY_FIELD[text] for name, text in kind.__annotations__.items()}
+    return st.builds(kind, **fields)
 
 
 KINDS = get_args(messages.Message)
@@ -93,11 +107,21 @@ def test_a_frame_is_delivered_with_its_last_byte_and_not_before(sent):
         assert len(frames) == ((position + 1) in ends)
 
 
+@settings(deadline=None)
+@given(chunks(), st.data())
+def test_a_piece_that_is_not_within_its_file_is_refused(chunk, data):
+    """The link is cut; the receiver never sees it."""
+    end = chunk.offset + len(chunk.data)
+    for bad in (replace(chunk, total_bytes=data.draw(st.integers(0, end - 1))), replace(chunk, data=b"")):
+        with pytest.raises(ProtocolError, match="snapshot piece"):
+            decode(wire(bad)[4:])
+
+
 # ------------------------------------------------------------------ fragments
 large = st.one_of(
     st.builds(Application, st.binary(min_size=1, max_size=200)),
     appends().filter(lambda message: message.entries),
-    st.builds(SnapshotChunk, u64, u64, u64, u64, u64, st.binary(min_size=1, max_size=200)),
+    chunks(),
 )
 
 
@@ -248,8 +272,8 @@ def test_a_shortened_frame_is_refused_or_a_shorter_message(message, data):
     frame = wire(message)[4:]
     cut = frame[: data.draw(st.integers(0, len(frame) - 1))]
     if isinstance(message, Application | SnapshotChunk):
-        fixed = 1 if isinstance(message, Application) else 41
-        if len(cut) >= fixed:
+        fixed = 1 if isinstance(message, Application) else 61
+        if len(cut) >= fixed + isinstance(message, SnapshotChunk):
             assert decode(cut).data == cut[fixed:]  # what is cut off is seen by the frame's length
             return
     with pytest.raises(ProtocolError):

@@ -22,7 +22,7 @@ class Node(RaftNode):
         self._timing, self._loop = TIMING, SimpleNamespace(call_later=lambda *one: self.timers.append(one))
         self._stopped, self._tick_scheduled, self._ticked = False, False, self.now
         core = SimpleNamespace(halted="", committed=0, applied=0, is_leader=False)
-        self.replica = SimpleNamespace(tick=self._count, core=core)
+        self.replica = SimpleNamespace(tick=self._count, core=core, has_more_to_do=False)
 
     def _count(self):
         self.ticks += 1

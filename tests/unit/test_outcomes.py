@@ -14,6 +14,7 @@ from chaos.sim.verbs import Script
 from chaos.sim.world import pinned
 from raftkv.consensus import reads as reads_module
 from raftkv.consensus import replica as replica_module
+from raftkv.consensus import syncing as syncing_module
 from raftkv.consensus.outcomes import Cause, table
 from raftkv.machine.batch import PLAIN, Group, encode_group
 from raftkv.server.consistency import LINEARIZABLE, Consistency
@@ -100,8 +101,7 @@ def displaced(trio, _patch):
     trio.run("advance n1 20")
 
 
-def covered(trio, patch):
-    patch.setattr(replica_module, "MARK_BYTES", 1)
+def covered(trio, _patch):
     trio.run("partition n1 | n2 n3")
     trio.write()
     trio.run("elect n2 n3")
@@ -142,6 +142,12 @@ def read_late(trio, _patch):
 def token_late(trio, _patch):
     trio.read("n2", Consistency("at least", 1000))
     trio.run("advance n2 5030")
+
+
+def syncs_full(trio, patch):
+    patch.setattr(syncing_module, "WAITING_MAX", 0)
+    trio.member().propose(encode_group(Group(PLAIN, 0, 1, resp(b"SET", b"x", b"1"))), lambda *_: None)
+    trio.member().replica.syncing.wait(0, lambda error: trio.answered(None, error))
 
 
 @pytest.mark.parametrize("cause", Cause, ids=lambda cause: cause.name)

@@ -247,6 +247,10 @@ def test_a_reset_below_what_was_acknowledged_does_not_go_below_it_and_is_noticed
     leader.reset(sent, 5)
     assert leader.progress().next_index == 11
     assert leader.core.counters == {"follower_lost_acknowledged_data": 1}
+    assert leader.pump() == [], "it would say the same again at once"
+    leader.later(TIMING.heartbeat_s)
+    (asked,) = leader.pump()
+    assert asked.prev_index == 10
 
 
 def test_a_reset_never_asks_for_the_engines_own_first_entry():

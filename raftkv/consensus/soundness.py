@@ -1,0 +1,55 @@
+"""Whether a node that starts may go on as the member that it was: what it promised must still be there. No I/O of its own.
+
+Not so when its log is damaged, and when a damaged snapshot held what the log does not. A snapshot that is merely
+missing beside an empty log looks like that of a new node: nobody can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from persistence.errors import CorruptLogError, PersistenceError, UnknownVersionError
+from persistence.snapshots import SnapshotStore
+from persistence.wal import Log
+from raftkv.consensus.snapshots import begins_late
+
+AnyLog = TypeVar("AnyLog", bound=Log)
+
+
+class UnsoundError(PersistenceError):
+    """Something that was durable is gone. ``offset`` is None when all of ``path`` is meant."""
+
+    definite = False
+
+    def __init__(self, path: str, offset: int | None, reason: str) -> None:
+        self.path = path
+        self.offset = offset
+        self.reason = reason
+        super().__init__(f"{path}: {reason}" if offset is None else f"{path} is damaged at offset {offset}: {reason}")
+
+
+def sound_log(open_log: Callable[[], AnyLog]) -> AnyLog:
+    """The log, open. Raises UnsoundError when it is damaged; what else ``open_log`` raises leaves as it is."""
+    try:
+        return open_log()
+    except UnknownVersionError:
+        raise
+    except CorruptLogError as error:
+        raise UnsoundError(error.path, error.offset, error.reason) from error
+
+
+def check_sound(log: Log, covered: int, store: SnapshotStore) -> None:
+    """``covered`` is the last entry in the newest valid snapshot (0: none), which ``store`` has looked for.
+
+    Raises UnsoundError when log and snapshot do not have everything between them; UnknownVersionError when what is missing
+    is in a snapshot of another program.
+    """
+    if store.unknown is not None:
+        raise store.unknown
+    because = "".join(f"; {reason}" for reason in store.damaged.values())
+    if late := begins_late(log, covered):
+        raise UnsoundError(store.directory, None, late + because)
+    damaged = max((int(name.partition("-")[0]) for name in store.damaged), default=0)
+    if damaged > max(log.last_index, covered):
+        raise UnsoundError(store.directory, None, f"entries up to {damaged} are in a damaged snapshot only{because}")

@@ -1,0 +1,123 @@
+"""A snapshot that cannot be written: what the child leaves, what the parent learns, and when it is tried again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from persistence.snapshots import SnapshotMeta, SnapshotStore
+from raftkv.consensus.fork import ForkedWriter
+from raftkv.consensus.snapshots import Snapshots
+from tests.unit.fake_core import FakeCore
+
+META = SnapshotMeta(7, 2, b"extra")
+
+
+def finished(writer):
+    """What became of it."""
+    deadline = time.monotonic() + 20
+    while (outcome := writer.poll()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return outcome
+
+
+@pytest.fixture
+def store(tmp_path):
+    return SnapshotStore(str(tmp_path / "snapshots"))
+
+
+@pytest.fixture
+def writer(store):
+    return ForkedWriter(
+        lambda *meta: store.begin(SnapshotMeta(*meta)),
+        lambda *meta: store.adopt(SnapshotMeta(*meta)),
+        lambda *meta: store.discard(SnapshotMeta(*meta)),
+    )
+
+
+def failing(error):
+    def chunks():
+        yield b"x" * 100
+        raise error
+
+    return chunks
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_the_parent_learns_why_and_nothing_is_left(store, writer, capfd, number):
+    writer.start(7, 2, b"extra", failing(OSError(number, "no")))
+    assert finished(writer) is False
+    assert writer.failure.errno == number
+    assert store.files.listdir(store.directory) == []
+    assert capfd.readouterr().err == "", "it is the parent's to tell"
+
+
+def test_of_another_error_the_parent_knows_only_that_there_was_one(store, writer):
+    writer.start(7, 2, b"extra", failing(ValueError("a bug")))
+    assert finished(writer) is False
+    assert writer.failure is None
+    assert store.files.listdir(store.directory) == []
+
+
+def test_a_child_that_is_killed_leaves_nothing(store, writer):
+    def chunks():
+        yield b"x" * 100
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    writer.start(7, 2, b"extra", chunks)
+    assert finished(writer) is False
+    assert writer.failure is None
+    assert store.files.listdir(store.directory) == []
+
+
+def test_after_a_failure_the_next_one_may_succeed(store, writer):
+    writer.start(7, 2, b"extra", failing(OSError(errno.ENOSPC, "no")))
+    assert finished(writer) is False
+    writer.start(7, 2, b"extra", lambda: [b"state"])
+    assert finished(writer) is True
+    assert writer.failure is None
+    assert store.newest().meta == META
+
+
+class Scripted:
+    """A writer whose snapshots end as they are told to."""
+
+    running = True
+    failure = None
+
+    def __init__(self):
+        self.outcome = False
+
+    def poll(self):
+        return self.outcome
+
+
+def test_the_pause_grows_to_a_bound_and_ends_with_a_success(store):
+    fake, writer = FakeCore(), Scripted()
+    snapshots = Snapshots(
+        fake.core, SimpleNamespace(progress={}), None, store, writer, SimpleNamespace(stage=None)
+    )  # fmt: skip
+    pauses = []
+    assert not snapshots.rests
+    for _ in range(9):
+        snapshots.checkSerializing()
+        began = fake.now
+        while snapshots.rests:
+            fake.now += 0.5
+        pauses.append(fake.now - began)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    snapshots.checkSerializing()
+    assert snapshots.rests
+    writer.outcome = True
+    snapshots.checkSerializing()
+    assert not snapshots.rests
+    writer.outcome = False
+    snapshots.checkSerializing()
+    fake.now += 1.0
+    assert not snapshots.rests, "it begins anew"
