@@ -175,6 +175,26 @@ def _remove(admin: Admin, link: Link, node: NodeId) -> None:
     )
 
 
+@_command("alarms")
+def _alarms(
+    admin: Admin, link: Link,
+    action: Annotated[str | None, typer.Argument(metavar="[clear", help="Clear the alarm of NODE; left out: list.")] = None,
+    node: Annotated[str | None, typer.Argument(metavar="NODE", help="Whose alarm.")] = None,
+    kind: Annotated[str, typer.Argument(metavar="KIND]", help="Which.")] = "NOSPACE",
+) -> None:  # fmt: skip
+    """Which members are full, so that nothing that takes space is run. They clear it themselves once there is room."""
+    from raftkv.cli.members import alarms_text
+
+    cleared = 0
+    if action is not None:
+        if action != "clear" or node is None:
+            raise typer.BadParameter("either nothing, or: clear NODE [KIND]")
+        cleared = admin.clear_alarm(node, kind)
+    standing = admin.alarms()
+    text = alarms_text(standing) if action is None else f"{cleared or 'no'} alarm cleared; {alarms_text(standing)}"
+    print(json.dumps({"alarms": standing, "cleared": cleared}) if link.as_json else text)
+
+
 @_command("transfer")
 def _transfer(
     admin: Admin, link: Link, node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="Who is to lead.")] = None

@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from chaos.matrix.command import matrix
 from chaos.sim.command import sim
+from raftkv.cli.archive import app as archive_app
+from raftkv.cli.backup import app as backup_app
 from raftkv.cli.cluster import app as cluster_app
+from raftkv.cli.diff import diff
+from raftkv.cli.import_file import import_file
 from raftkv.cli.recover import recover
+from raftkv.cli.repair import repair
+from raftkv.cli.restore import restore
+from raftkv.cli.snapshot import app as snapshot_app
+from raftkv.cli.wal import app as wal_app
 from raftkv.config import SETTINGS, Setting, load
 from raftkv.config_values import YesNo
 from raftkv.errors import ConfigError, RaftKVError
@@ -73,10 +82,10 @@ def _server(**given: Any) -> None:
     if file is None and os.environ.get("RAFTKV_CONFIG"):
         file = Path(os.environ["RAFTKV_CONFIG"])
     settings = load(file, os.environ, given)
-    from raftkv.server import node
+    from raftkv.server import start
 
     try:
-        code = node.run(settings)
+        code = start.run(settings)
     except RaftKVError as error:
         print(f"raftkv: {error.message}", file=sys.stderr)
         raise typer.Exit(EXIT_CONFIG) from None
@@ -148,6 +157,14 @@ def _dev(
 
 # ----------------------------------------------------------------------- cluster
 app.add_typer(cluster_app, name="cluster")
+app.add_typer(archive_app, name="archive")
+app.add_typer(backup_app, name="backup")
+
+
+# ------------------------------------------------------------ a node's files
+app.add_typer(wal_app, name="wal")
+app.add_typer(snapshot_app, name="snapshot")
+app.command("import")(import_file)
 
 
 # --------------------------------------------------------------------------- cli
@@ -271,6 +288,10 @@ def _bench(
     raise typer.Exit(1 if failed else 0)
 
 
-# --------------------------------------------------------------- recover and sim
+# ------------------------------------------------------- recover, repair and sim
 app.command("recover")(recover)
+app.command("repair")(repair)
+app.command("restore")(restore)
+app.command("diff")(diff)
 app.command("sim")(sim)
+app.command("matrix")(matrix)

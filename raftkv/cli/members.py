@@ -10,15 +10,12 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from raftkv.cli import tables
 from raftkv.client import RaftKV
+from raftkv.client.words import report
 from raftkv.config import PEER_PORT_OFFSET
 from raftkv.config_values import PORT_MAX, is_loopback, join_address, split_address
 from raftkv.errors import RaftKVError, UnknownOutcomeError
@@ -78,6 +75,14 @@ class Admin:
     def look(self) -> Group:
         """The members, as the leader sees them, or the node that was asked while there is none."""
         return Group(self._client.cluster_members())
+
+    def alarms(self) -> list[Fields]:
+        """The alarms that stand."""
+        return [report(one) for one in self._client.execute("RAFT.ALARM", "LIST")]
+
+    def clear_alarm(self, node_id: str, kind: str) -> int:
+        """How many were cleared."""
+        return int(self._client.execute("RAFT.ALARM", "CLEAR", node_id, kind))
 
     def change(self, words: list[str], happened: Callable[[Group], bool]) -> Group:
         """Order a change, and look at what came of it. ``happened`` tells it in a configuration."""
@@ -167,14 +172,8 @@ def _counted(number: int, what: str) -> str:
 
 def table(group: Group) -> str:
     """All members, one a line."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("node", "role", "behind", "heard of", "clients", "peers", "disk", ""):
-        shown.add_column(name, justify="right" if name in {"behind", "heard of"} else "left", overflow="fold")
-    for one in group.members:
-        shown.add_row(*map(Text, _row(one, group)))
-    out = StringIO()
-    Console(file=out, width=200, no_color=True, highlight=False).print(shown)
-    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+    columns = ("node", "role", "behind", "heard of", "clients", "peers", "disk", "")
+    return tables.table(columns, (_row(one, group) for one in group.members), {"behind", "heard of"})
 
 
 def _row(member: Fields, group: Group) -> list[str]:
@@ -193,6 +192,18 @@ def _row(member: Fields, group: Group) -> list[str]:
         member["node"], member["role"], behind, heard, member["client_address"] or "?", member["peer_address"] or "?",
         member["disk"] or "?", ", ".join(notes),
     ]  # fmt: skip
+
+
+def alarms_text(standing: list[Fields]) -> str:
+    """One line an alarm."""
+    if not standing:
+        return "no alarm stands"
+    rows = [[one["node"], one["kind"], _moment(one["since_ms"]), one["reason"]] for one in standing]
+    return tables.table(("node", "alarm", "since (UTC)", "reason"), rows)
+
+
+def _moment(since_ms: int) -> str:
+    return f"{datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 # ---------------------------------------------------------------- what to do next

@@ -18,12 +18,14 @@ PROBE_KEY: Final = "raftkv:probe"
 """Read, never written: a linearizable GET of any key proves that a leader serves."""
 
 
-def status(address: Address, *, password: str = "", timeout_s: float = ASK_TIMEOUT_S) -> dict[str, str] | None:
-    """RAFT.STATUS of a node as text, or None while it does not answer it."""
+def status(
+    address: Address, *fields: str, password: str = "", timeout_s: float = ASK_TIMEOUT_S
+) -> dict[str, str] | None:
+    """RAFT.STATUS of a node (of ``fields``) as text, or None while it does not answer it."""
     try:
         with Connection(*address, timeout_s=timeout_s) as connection:
             connection.greet(password=password)
-            return as_fields(connection.call("RAFT.STATUS"))
+            return as_fields(connection.call("RAFT.STATUS", *fields))
     except (OSError, RaftKVError, ValueError):
         return None
 
