@@ -15,12 +15,13 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
+from raftkv.config_conflicts import conflicts
 from raftkv.config_values import (
     GIB,
     KIB,
@@ -37,7 +38,6 @@ from raftkv.config_values import (
     Secret,
     Size,
     YesNo,
-    is_loopback,
     is_wildcard,
     join_address,
     show_size,
@@ -52,8 +52,6 @@ T = TypeVar("T")
 ENVIRONMENT_PREFIX: Final = "RAFTKV_"
 PEER_PORT_OFFSET: Final = 10_000
 HTTP_PORT_OFFSET: Final = 1_000
-HEARTBEATS_PER_ELECTION: Final = 3
-"""Heartbeats that must be lost in a row before a follower suspects its leader."""
 INT31_MAX: Final = 2**31 - 1
 
 _NOT_SETTINGS: Final = re.compile(r"RAFTKV_(CONFIG|SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_[0-9]+_\w+)\Z")
@@ -191,7 +189,10 @@ class Settings:
         GIB, Size(MIB, 64 * GIB), "Close a client whose unfinished commands take more.", runtime=True
     )
     client_output_buffer_limit: int = _setting(
-        256 * MIB, Size(MIB, 64 * GIB), "Close a client that leaves more replies unread.", runtime=True
+        256 * MIB,
+        Size(MIB, 64 * GIB),
+        "Close a client that leaves more replies unread. A larger value is read in parts (GETRANGE).",
+        runtime=True,
     )
     proto_max_bulk_len: int = _setting(
         512 * MIB, Size(MIB, 4 * GIB), "Longest single argument of a command.", runtime=True
@@ -244,17 +245,63 @@ class Settings:
         "always: on disk before it is acknowledged. everysec: a power failure of a majority at once loses up to one "
         "second of acknowledged writes; no: what the operating system had not written yet.",
     )  # fmt: skip
+    repair: Literal["auto", "manual"] = _setting(
+        "auto", Choice(("auto", "manual")), "When the log is damaged: auto sets it aside, and the others take the node back; "
+        "manual refuses to start until `raftkv repair` was run.",
+    )  # fmt: skip
     segment_bytes: int = _setting(64 * MIB, Size(MIB, 2 * GIB), "Size of one file of the log.")
     snapshot_log_bytes: int = _setting(
-        256 * MIB, Size(MIB, 1024 * GIB), "Log written since the last snapshot that starts a new one."
-    )
+        256 * MIB, Size(MIB, 1024 * GIB),
+        "Log written since the last snapshot that starts a new one. As much may be kept for live followers behind it.",
+    )  # fmt: skip
     snapshot_entries: int = _setting(
         1_000_000, Integer(1, INT31_MAX), "Log entries since the last snapshot that start a new one."
     )
     log_retain_bytes: int = _setting(
         64 * MIB, Size(0, 1024 * GIB), "Log kept behind a snapshot, so that a node that was away needs no snapshot."
     )
+    disk_reserve_bytes: int = _setting(
+        64 * MIB, Size(0, 1024 * GIB),
+        "Claimed in the data directory and given back when the disk is full, so that deletions and a snapshot still find "
+        "room; 0: none.",
+    )  # fmt: skip
+    disk_low_bytes: int = _setting(
+        256 * MIB, Size(0, 1024 * GIB),
+        "With less free space than this the node raises an alarm: the whole cluster refuses commands that may take space.",
+        runtime=True,
+    )  # fmt: skip
+    disk_high_bytes: int = _setting(
+        384 * MIB, Size(0, 1024 * GIB), "With more free space than this the node clears its alarm.", runtime=True
+    )
+    disk_slow_ms: int = _setting(
+        100, Integer(0, INT31_MAX), "Warn of syncs of the log that take longer; 0: never.", unit="milliseconds",
+        runtime=True,
+    )  # fmt: skip
+    disk_stall_ms: int = _setting(
+        2_000, Integer(0, INT31_MAX), "A leader whose log waits for its disk for longer hands leadership over; 0: never.",
+        unit="milliseconds",
+    )  # fmt: skip
     snapshot_level: int = _setting(3, Integer(1, 19), "zstd level of snapshots: higher is smaller and slower.")
+
+    # -- Archive
+    archive_dir: Path | None = _setting(
+        None, Location(optional=True),
+        "Directory that committed entries are archived into, for going back in time; each node its own. Best on another disk.",
+    )  # fmt: skip
+    archive_file_bytes: int = _setting(
+        16 * MIB, Size(4 * KIB, GIB), "Entries in one file of the archive, before compression."
+    )
+    archive_file_s: int = _setting(
+        10, Integer(1, 86_400), "Close a file of the archive after this time: so much may be in the log only.",
+        unit="seconds",
+    )  # fmt: skip
+    archive_base_s: int = _setting(
+        86_400, Integer(60, INT31_MAX), "Put a snapshot into the archive this often: what lies behind it is replayed.",
+        unit="seconds",
+    )  # fmt: skip
+    archive_retain_bytes: int = _setting(
+        GIB, Size(0, 1024 * GIB), "Log kept for an archive that lags or fails; beyond it the archive gets a gap."
+    )
 
     # -- Logging
     loglevel: Literal["debug", "info", "warning", "error"] = _setting(
@@ -270,7 +317,7 @@ class Settings:
                 raise _refusal(one, getattr(self, one.name), "", error) from None
             object.__setattr__(self, one.name, value)
         _derive(self)
-        for names, message in _conflicts(self):
+        for names, message in conflicts(self):
             raise _ConflictError(names, message)
 
 
@@ -280,6 +327,7 @@ _GROUPS: Final = {
     "Clients": "redirect",
     "Replication": "election_timeout_ms",
     "Durability": "fsync",
+    "Archive": "archive_dir",
     "Logging": "loglevel",
 }
 """Title to its first setting."""
@@ -332,70 +380,6 @@ def _derive(settings: Settings) -> None:
     if not settings.join:
         ids = ",".join(sorted(settings.peers))
         fill("cluster_id", "c-" + sha256(ids.encode()).hexdigest()[:16])
-
-
-def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Settings that are allowed one by one but not together: (their names, what is wrong and the remedy)."""
-    yield from _address_conflicts(settings)
-    listens = {name: split_address(getattr(settings, name)) for name in ("listen", "peer_listen", "http_listen")}
-    missing = [name for name in ("requirepass", "peer_secret") if not getattr(settings, name)]
-    for name, (host, _) in listens.items():
-        if missing and not settings.insecure and not is_loopback(host):
-            yield (
-                (name, *missing),
-                (
-                    f"{name} is reachable from other machines ({host}), which needs {' and '.join(missing)}; "
-                    f"set them (or their ..._file), listen on 127.0.0.1, or accept the risk with insecure"
-                ),
-            )
-    if settings.heartbeat_ms * HEARTBEATS_PER_ELECTION >= settings.election_timeout_ms:
-        yield (
-            ("heartbeat_ms", "election_timeout_ms"),
-            (
-                f"heartbeat_ms ({settings.heartbeat_ms}) must be below a third of election_timeout_ms "
-                f"({settings.election_timeout_ms}), or one late message starts an election"
-            ),
-        )
-    for low, high, why in (
-        ("max_batch_bytes", "max_pending_bytes", "or a full batch could never be proposed"),
-        ("proto_max_bulk_len", "client_query_buffer_limit", "or an allowed argument would close its client"),
-    ):
-        if getattr(settings, low) > getattr(settings, high):
-            yield (low, high), f"{low} must not be above {high}, {why}"
-
-
-def _address_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    if settings.join and not settings.cluster_id:
-        yield (
-            ("join", "cluster_id"),
-            "a node that joins needs cluster_id: the one that `raftkv cluster status` of the cluster shows",
-        )
-    if is_wildcard(split_address(settings.peer_advertise)[0]):
-        yield (
-            ("peer_advertise", "peer_listen"),
-            f"no node can connect to {settings.peer_advertise}; give peer_advertise, the address that others reach",
-        )
-    if not settings.join and settings.node_id not in settings.peers:
-        known = ", ".join(settings.peers)
-        yield ("node_id", "peers"), f"node_id '{settings.node_id}' is not in peers, which has: {known}"
-    ports: dict[int, str] = {}
-    for name in ("listen", "peer_listen", "http_listen"):
-        port = split_address(getattr(settings, name))[1]
-        if port in ports:
-            yield (name, ports[port]), f"{name} and {ports[port]} have the same port {port}; give each its own"
-        ports[port] = name
-    owners: dict[str, str] = {}
-    for node_id, address in settings.peers.items():
-        if is_wildcard(split_address(address)[0]):
-            yield ("peers",), f"peers: nobody can connect to {address} of '{node_id}'; give the address others reach"
-        if address in owners:
-            yield ("peers",), f"peers: '{owners[address]}' and '{node_id}' have the same address {address}"
-        owners[address] = node_id
-    if is_wildcard(split_address(settings.advertise)[0]):
-        yield (
-            ("advertise", "listen"),
-            (f"no client can connect to {settings.advertise}; give advertise, the address that clients reach"),
-        )
 
 
 # -------------------------------------------------------------------- sources

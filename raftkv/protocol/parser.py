@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import hiredis
@@ -152,6 +152,10 @@ class ReferenceParser:
         self.limits = Limits(limits.arguments, limits.bulk, limits.line, limits.query_buffer)
         if isinstance(self.error, _UnauthenticatedLimitError):
             self.error = None
+
+    def unauthenticated(self) -> None:
+        """Hold to the limits before AUTH again, from the next declaration on."""
+        self.limits = replace(self.limits, unauthenticated=True)
 
     def _hold_back(self, data: bytes) -> None:
         """Keep what follows a declaration that AUTH may still allow; drop what follows anything else."""
@@ -308,6 +312,14 @@ class RequestParser:
         limits it is cleared, and the commands held back come from ``feed(b"")``.
         """
         self._reference.authenticated()
+        self._limits_changed()
+
+    def unauthenticated(self) -> None:
+        """Impose them again. Commands that were parsed already are the caller's to check."""
+        self._reference.unauthenticated()
+        self._limits_changed()
+
+    def _limits_changed(self) -> None:
         self._fast_bytes_max = _fast_bytes_max(self.limits)
         self._short_bytes_max = min(SHORT_BYTES_MAX, self._fast_bytes_max)
 

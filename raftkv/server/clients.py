@@ -83,10 +83,14 @@ class ClientRegistry:
 
 
 def client_flags(client: Client) -> str:
-    """Redis' letters: ``x`` in MULTI, ``r`` READONLY, ``e`` NO-EVICT, ``c`` closing, ``N`` when none holds."""
+    """Redis' letters: ``S`` a replica (refused), ``x`` in MULTI, ``b`` blocked, ``r`` READONLY, ``e`` NO-EVICT, ``c`` closing, ``N`` when none holds."""
     found = ""
+    if client.is_replica:
+        found += "S"
     if client.transaction is not None:
         found += "x"
+    if client.blocked:
+        found += "b"
     if client.closing:
         found += "c"
     if client.readonly:
@@ -94,6 +98,13 @@ def client_flags(client: Client) -> str:
     if client.no_evict:
         found += "e"
     return found or "N"
+
+
+def _command(name: bytes | str) -> str:
+    """``config|get``, as Redis shows it; ``NULL`` before the first."""
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "backslashreplace").lower()
+    return name if name == "NULL" else name.lower().replace(" ", "|")
 
 
 def describe(client: Client, now: float) -> str:
@@ -126,7 +137,7 @@ def describe(client: Client, now: float) -> str:
         ("omem", output_bytes),
         ("tot-mem", query_bytes + queued_bytes + output_bytes),
         ("events", "rw" if output_bytes else "r"),
-        ("cmd", client.last_command),
+        ("cmd", _command(client.last_command)),
         ("user", client.user),
         ("redir", -1),
         ("resp", client.proto),

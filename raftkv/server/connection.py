@@ -19,13 +19,14 @@ from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from raftkv.commands.registry import Argv, Command, lookup
-from raftkv.errors import AuthError, RaftKVError
+from raftkv.errors import AuthError, CommandError, RaftKVError
 from raftkv.protocol.encoder import encode, encode_many
-from raftkv.protocol.parser import Limits, RequestParser
+from raftkv.protocol.parser import RequestParser
 from raftkv.protocol.replies import QUEUED, Reply
-from raftkv.protocol.sizes import exceeds
+from raftkv.protocol.sizes import exceeds, payload_bytes
 from raftkv.server import flow
 from raftkv.server.consistency import LINEARIZABLE
+from raftkv.server.door import limits_of
 from raftkv.server.state import Client, ServerContext
 from raftkv.server.tickets import Ticket
 
@@ -54,13 +55,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, node: ServerNode) -> None:
         self._node = node
         settings = node.settings
-        self._parser = RequestParser(
-            Limits(
-                bulk=settings.proto_max_bulk_len,
-                query_buffer=settings.client_query_buffer_limit,
-                unauthenticated=bool(settings.requirepass),
-            )
-        )
+        self._parser = RequestParser(limits_of(settings))
         self._tickets: deque[_ConnectionTicket] = deque()
         self._kind = 0
         self._backlog: deque[tuple[list[Argv], bytes | None]] = deque()
@@ -135,9 +130,16 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def pause_writing(self) -> None:
-        """The client does not read: its replies must not fill our memory."""
-        self._node.metrics.slow_readers_closed += 1
-        self._node.log.warning("slow reader disconnected", client=self.client.address, id=self.client.id)
+        """The client does not read, or asked for more at once than it may leave unread: replies must not fill our memory."""
+        self._refuse_replies(self._transport.get_write_buffer_size())
+
+    def _refuse_replies(self, size: int) -> None:
+        node = self._node
+        node.metrics.slow_readers_closed += 1
+        node.log.warning(
+            "client disconnected: its unread replies are above client_output_buffer_limit", client=self.client.address,
+            id=self.client.id, bytes=size, limit=node.settings.client_output_buffer_limit, remedy="read, or ask for, less at once",
+        )  # fmt: skip
         self._closed = self.client.closing = True
         self._transport.abort()
 
@@ -150,10 +152,14 @@ class Connection(asyncio.Protocol):
         self._node.clients.remove(client)
 
     def eof_received(self) -> bool:
-        """Half-closed: what was sent is still answered (``printf ... | nc``), then the connection ends."""
-        if not self._tickets and not self._backlog and not self._blocked:
+        """Half-closed: what was sent is still answered (``printf ... | nc``), then the connection ends.
+
+        But nothing waits on behalf of a client that may be gone: WAIT and WAITAOF end with it, or answer at once.
+        """
+        if self.client.blocked or not (self._tickets or self._backlog or self._blocked):
             return False
         self._ended = True
+        self.context.may_block = False
         return True
 
     # ------------------------------------------------------------ out
@@ -178,7 +184,7 @@ class Connection(asyncio.Protocol):
             self._judge()
         elif client.reply_on:
             if exceeds((value,), self._node.settings.client_output_buffer_limit):
-                self.pause_writing()
+                self._refuse_replies(payload_bytes(value))
             else:
                 self.write(encode(value, client.proto))
 
@@ -221,6 +227,7 @@ class Connection(asyncio.Protocol):
             return False
         client.commands += 1
         client.last_interaction = node.now
+        client.last_command = argv[0]
         self._blocked = True
         self.reader.add_alone(self, command, argv)
         return True
@@ -242,6 +249,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, kind: int, commands: list[Argv], raw: bytes | None, name: bytes | None, *, mute: bool) -> None:
         self._kind = kind
+        self.client.last_command = commands[-1][0]
         ticket = _ConnectionTicket(self, commands, raw, name, mute=mute)
         self._tickets.append(ticket)
         if kind == READ:
@@ -332,6 +340,11 @@ class Connection(asyncio.Protocol):
     def _check(self, command: Command) -> None:
         if not self.client.authenticated and "no_auth" not in command.flags:
             raise AuthError("Authentication required.")
+        if self.client.transaction is not None and "no_multi" in command.flags:
+            raise CommandError("Command not allowed inside a transaction")
+        refusal = self._node.refusal(command)
+        if refusal is not None:
+            raise refusal
 
     def _refuse(self, argv: Argv, error: RaftKVError) -> None:
         """A command that cannot run; inside MULTI it spoils the transaction."""
@@ -367,11 +380,13 @@ class Connection(asyncio.Protocol):
             client.reply_skip -= 1
             self._judge()
         self._start(kind, commands[at:end], None, None, mute=mute)
+        if end - at == 1:
+            client.last_command = command.full_name  # of a container the name alone would not say it
         return end - at
 
     def _execute(self, command: Command, argv: Argv) -> None:
         client, node = self.client, self._node
-        client.last_command = command.full_name.lower().replace(" ", "|")
+        client.last_command = command.full_name
         if client.transaction is not None and command.full_name not in _IMMEDIATE:
             client.transaction.append(argv)
             self.reply(QUEUED)
@@ -417,14 +432,21 @@ class Connection(asyncio.Protocol):
         node.count(command, argv, started, value, self.client)
         self.reply(value)
         self._judge()
-        if self._locked and self.client.authenticated:
-            self._unlock()
+        if self._locked is self.client.authenticated:
+            self._relock()
         if self.client.closing:  # QUIT, or CLIENT KILL of itself
             self.close()
 
-    def _unlock(self) -> None:
-        """AUTH succeeded: what came behind it in the same packet may be larger than was allowed before."""
-        self._locked = False
+    def _relock(self) -> None:
+        """AUTH succeeded, or RESET took it back: what may be declared changes.
+
+        What came behind AUTH in the same packet may be larger than was allowed before. What came behind RESET in
+        its packet is parsed already, and took no more memory than was allowed then.
+        """
+        self._locked = not self.client.authenticated
+        if self._locked:
+            self._parser.unauthenticated()
+            return
         self._parser.authenticated()
         held_back = self._parser.feed(b"")
         if held_back:
@@ -469,7 +491,7 @@ class _ConnectionTicket(Ticket):
         connection = self._connection
         if exceeds(replies, connection.node.settings.client_output_buffer_limit):
             self.reply = b""
-            connection.pause_writing()
+            connection._refuse_replies(sum(map(payload_bytes, replies)))
             connection.completed(self)
             return
         proto = connection.client.proto

@@ -18,6 +18,7 @@ from raftkv.protocol.replies import NIL_ARRAY, OK, Raw, Reply
 from raftkv.server.commands.connection import leave_transaction
 from raftkv.server.commands.transactions import exec_ as check_exec
 from raftkv.server.commands.transactions import watch as check_watch
+from raftkv.server.state import ServerContext
 from raftkv.server.tickets import GroupTicket, Ticket
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ def exec_(connection: Connection, argv: Argv, run: Run | None = None) -> Reply:
     if not queue and not watches:
         return []
     commands = [lookup(one) for one in queue]
+    refusal = connection.node.refusal(*commands)
+    if refusal is not None:
+        raise CommandError(f"Transaction discarded because of: {refusal}", code="EXECABORT")
     replicated = [one.scope == "data" or one.name == "SELECT" for one in commands]
     data = [one for one, is_data in zip(queue, replicated, strict=True) if is_data]
     if run is not None and len(data) < len(queue):
@@ -145,7 +149,7 @@ def _merge(
 
 def _run_here(connection: Connection, command: Command, argv: Argv) -> Reply:
     try:
-        reply = command.function(connection.context, argv)
+        reply = command.function(ServerContext(connection.node, connection.client, may_block=False), argv)
     except RaftKVError as error:
         return error
     if isinstance(reply, Awaitable):
@@ -177,6 +181,9 @@ def session_run(connection: Connection, argv: Argv) -> Reply:
         raise CommandError("RAFT.SESSION RUN inside MULTI takes EXEC only")
     if lookup(inner).scope != "data":
         raise CommandError(f"'{lookup(inner).full_name.lower()}' is not a data command: a session cannot repeat it")
+    refusal = connection.node.refusal(lookup(inner))
+    if refusal is not None:
+        raise refusal
     return SessionRequest(inner, Group(PLAIN, client.db, 1, encode_command(inner), run=run))
 
 

@@ -21,6 +21,7 @@ import msgspec
 from raftkv.consensus.messages import ENTRY_BYTES_MAX
 from raftkv.errors import (
     BusyError,
+    ForwardedError,
     InvariantError,
     NoLeaderError,
     ProtocolError,
@@ -100,14 +101,6 @@ class _Sent:
     deadline: float
     until: float
     """How long it may wait for a leader, should this one refuse it."""
-
-
-class ForwardedError(RaftKVError):
-    """An error that the leader answered."""
-
-    def __init__(self, code: str, message: str, definite: bool) -> None:
-        super().__init__(message, code=code)
-        self.definite = definite
 
 
 class Forwarder:

@@ -6,6 +6,9 @@
 be read from the node's own indexes, because a follower that was away knows no higher commit index than its own; so
 every probe runs a read barrier (ReadIndex, Raft thesis 6.4), which succeeds once this node has applied everything that
 was committed when it was asked. A plain probe waits shortly; ``?sync`` waits until it succeeds or time is up.
+
+It listens before the node recovers its data: until the node is there, ``/health`` says that it is starting and ``/ready``
+(503) how far that is. The replay of the log, which the node does while it is a member already, shows there too.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ from prometheus_client.exposition import choose_encoder
 from raftkv import __version__
 from raftkv.config_values import split_address
 from raftkv.errors import BusyError, ConfigError, RaftKVError
+from raftkv.server.commands.alarms import alarm_texts
 from raftkv.server.logs import get_logger
 from raftkv.server.metrics import make_registry
 
 if TYPE_CHECKING:
+    from raftkv.server.progress import Progress
     from raftkv.server.state import Node
 
 PROBE_WAIT_S: Final = 0.5
@@ -46,7 +51,8 @@ BACKLOG: Final = 128
 
 ENDPOINTS: Final = {
     "/health": "200 while the process works, 503 with the reason when its replica halted",
-    "/ready": "200 when this node is a voter, knows a leader and has caught up; ?sync&timeout_ms=N waits for it",
+    "/ready": "200 when this node is a voter, knows a leader and has caught up; ?sync&timeout_ms=N waits for it; "
+    "while it recovers, how far that is",
     "/metrics": "Prometheus text format (docs/metrics.md)",
 }
 
@@ -94,6 +100,28 @@ def make_app(node: Node) -> web.Application:
     return app
 
 
+def make_starting_app(node_id: str, progress: Progress) -> web.Application:
+    """The application of a node that recovers its data and is not there yet."""
+    own = {"node": node_id, "version": __version__}
+
+    async def health(_request: web.Request) -> web.StreamResponse:
+        return _json({"status": "starting", **own, "uptime_s": round(progress.age_s, 3)})
+
+    async def ready(_request: web.Request) -> web.StreamResponse:
+        picture = progress.picture()
+        return _json(
+            {"status": "not ready", **own, "reason": f"recovering: {picture}", "recovery": picture.as_dict()}, 503
+        )
+
+    async def metrics(_request: web.Request) -> web.StreamResponse:
+        return _json({"error": "the node is recovering; /ready says how far it is"}, 503)
+
+    app = web.Application(middlewares=[_guard], client_max_size=REQUEST_BYTES_MAX)
+    for path, handler in {"/health": health, "/ready": ready, "/metrics": metrics}.items():
+        app.router.add_get(path, handler)
+    return app
+
+
 def _json(body: dict[str, Any], status: int = 200) -> web.Response:
     return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
 
@@ -128,8 +156,15 @@ async def _health(request: web.Request) -> web.StreamResponse:
     body: dict[str, Any] = {"status": "halted" if status.halted else "ok", "node": status.node_id}
     if status.halted:
         body["reason"] = status.halted
+    body |= _alarms(node)
     body |= {"role": status.role, "version": __version__, "uptime_s": round(node.clock.monotonic() - node.started, 3)}
     return _json(body, 503 if status.halted else 200)
+
+
+def _alarms(node: Node) -> dict[str, Any]:
+    """Said, and no reason for another status: the node answers reads and deletions, and a restart makes no space."""
+    texts = alarm_texts(node)
+    return {"alarms": texts} if texts else {}
 
 
 async def _ready(request: web.Request) -> web.StreamResponse:
@@ -141,6 +176,9 @@ async def _ready(request: web.Request) -> web.StreamResponse:
     body: dict[str, Any] = {"status": "not ready" if reason else "ready", "node": status.node_id}
     if reason:
         body["reason"] = reason
+    if reason and not node.recovery.over:
+        body["recovery"] = node.recovery.picture().as_dict()
+    body |= _alarms(node)
     body |= {
         "role": status.role,
         "voter": status.voter,
@@ -181,6 +219,8 @@ async def _probe(node: Node, barriers: _Barriers) -> str:
     status = node.replicator.status()
     if status.halted:
         return status.halted
+    if status.repairing:
+        return status.repairing
     if not status.is_member:
         own = f"{status.node_id} {node.settings.peer_advertise}"
         return f"this node is no member yet; any member adds it: raftkv cluster add {own}"
@@ -213,35 +253,46 @@ def _quiet() -> logging.Logger:
 
 
 class HttpServer:
-    """The application on the node's ``http_listen`` address."""
+    """The ``http_listen`` address, and the application that answers there."""
 
-    def __init__(self, node: Node) -> None:
-        self._address = node.settings.http_listen
-        self._runner = web.AppRunner(
-            make_app(node),
-            access_log=None,
-            logger=_quiet(),  # what is no HTTP gets its 400; a traceback of each would fill the log
-            handle_signals=False,
-            handler_cancellation=True,
-            keepalive_timeout=KEEPALIVE_TIMEOUT_S,
-            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
+    async def start(self, app: web.Application) -> None:
         """Listen. Raises ConfigError when the address cannot be had (in use, not of this machine)."""
-        await self._runner.setup()
+        await self.use(app)
         host, port = split_address(self._address)
         try:
             self._server = await asyncio.get_running_loop().create_server(self._accept, host, port, backlog=BACKLOG)
         except OSError as error:
-            await self._runner.cleanup()
+            await self.stop()
             msg = f"http_listen: cannot listen on {self._address}: {error.strerror or error}"
             raise ConfigError(msg) from None
         log.info("http listening", address=self._address)
 
+    async def use(self, app: web.Application) -> None:
+        """``app`` answers from now on; connections to the one before are closed when they have their answer."""
+        before, runner = (
+            self._runner,
+            web.AppRunner(
+                app,
+                access_log=None,
+                logger=_quiet(),  # what is no HTTP gets its 400; a traceback of each would fill the log
+                handle_signals=False,
+                handler_cancellation=True,
+                keepalive_timeout=KEEPALIVE_TIMEOUT_S,
+                shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            ),
+        )
+        await runner.setup()
+        self._runner = runner
+        if before is not None:
+            await before.cleanup()
+
     def _accept(self) -> asyncio.Protocol:
-        server = self._runner.server
+        server = None if self._runner is None else self._runner.server
         if server is None or len(server.connections) >= CONNECTIONS_MAX:
             return _Refusal()
         return server()
@@ -251,4 +302,6 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None

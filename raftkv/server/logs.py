@@ -18,15 +18,17 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from math import isfinite
 from typing import IO, Any, Final
 
 from raftkv.config import Secret
+from raftkv.server.log_writer import LineWriter, QueueingHandler
 
 ROOT: Final = "raftkv"
+STANDARD_ERROR: Final = 2
 LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -84,12 +86,12 @@ def get_logger(name: str) -> Logger:
 
 
 def configure(level: str, form: str, *, secrets: Iterable[str] = (), stream: IO[str] | None = None) -> None:
-    """Send all logs to ``stream`` (standard error), in place of what an earlier call configured.
+    """Send all logs to ``stream``, in place of what an earlier call configured; without one to standard error, on a thread.
 
     ``level`` and ``form`` are values of the settings ``loglevel`` and ``logformat``; ``secrets`` are to be masked.
     """
     mask = _mask_for(secrets)
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = QueueingHandler(_standard_error()) if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(mask) if form == "json" else TextFormatter(mask))
     root = logging.getLogger(ROOT)
     for old in list(root.handlers):
@@ -97,6 +99,16 @@ def configure(level: str, form: str, *, secrets: Iterable[str] = (), stream: IO[
     root.addHandler(handler)
     root.propagate = False
     set_level(level)
+
+
+@cache
+def _standard_error() -> LineWriter:
+    return LineWriter(STANDARD_ERROR)
+
+
+def lines_dropped() -> int:
+    """Log lines since the start that standard error did not take."""
+    return _standard_error().dropped
 
 
 def set_level(level: str) -> None:

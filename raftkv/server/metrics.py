@@ -24,11 +24,14 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from raftkv import __version__
+from raftkv.server import logs
 from raftkv.server.state import CommandStatistics, Statistics
+from raftkv.server.timing import SlowSyncs
 
 if TYPE_CHECKING:
     from raftkv.commands.registry import Command
     from raftkv.replicator import PeerStatus, ReplicationStatus
+    from raftkv.server.archiver import ArchiveState
     from raftkv.server.state import Node
 
 LATENCY_BOUNDS_S: Final = (
@@ -133,10 +136,27 @@ class Metrics:
     """What the server counts. Attributes are added to directly; all are totals since the start (or a reset)."""
 
     __slots__ = (
-        "_fsync", "_fsync_lock", "_samples", "_stats", "apply_seconds", "auth_failures", "batch_bytes",
-        "batch_commands", "bytes_in", "bytes_out", "commands_forwarded", "commands_moved", "errors",
-        "idle_clients_closed", "protocol_errors", "raft_events", "slow_readers_closed", "snapshot_bytes_last",
-        "snapshot_seconds", "snapshots_failed",
+        "_fsync",
+        "_fsync_lock",
+        "_samples",
+        "_stats",
+        "apply_seconds",
+        "auth_failures",
+        "batch_bytes",
+        "batch_commands",
+        "bytes_in",
+        "bytes_out",
+        "commands_forwarded",
+        "commands_moved",
+        "errors",
+        "idle_clients_closed",
+        "protocol_errors",
+        "raft_events",
+        "slow_readers_closed",
+        "slow_syncs",
+        "snapshot_bytes_last",
+        "snapshot_seconds",
+        "snapshots_failed",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -160,6 +180,7 @@ class Metrics:
         """The replica's own counters of its guards; whoever composes the node sets it. Never reset."""
         self._fsync = Histogram(LATENCY_BOUNDS_S)
         self._fsync_lock = Lock()
+        self.slow_syncs = SlowSyncs()
         self._samples: deque[tuple[float, int, int, int]] = deque(maxlen=RATE_SAMPLES_MAX)
 
     # ---------------------------------------------------------------- hot path
@@ -185,6 +206,7 @@ class Metrics:
         """The log was synchronised. The only method that another thread may call."""
         with self._fsync_lock:
             self._fsync.observe(seconds)
+            self.slow_syncs.observe(seconds)
 
     def observe_snapshot(self, seconds: float, size_bytes: int) -> None:
         """A snapshot was written."""
@@ -367,6 +389,8 @@ def _raft() -> tuple[Metric, ...]:
         ("configuration_index", "Log entry of the newest configuration; 0: the first one.",
          lambda s: s.status.configuration_index),
         ("changing", "1 while a change of the members is not committed.", lambda s: s.status.changing),
+        ("repairing", "1 while a node whose disk was damaged is not yet again what it was.",
+         lambda s: bool(s.status.repairing)),
         ("halted", "1 when this replica stopped; /health says why.", lambda s: bool(s.status.halted)),
     )  # fmt: skip
     return (
@@ -407,17 +431,75 @@ def _replication() -> tuple[Metric, ...]:
     )  # fmt: skip
 
 
+def _archive() -> tuple[Metric, ...]:
+    def read(value: Callable[[ArchiveState, Scrape], float]) -> Reader:
+        def rows(scrape: Scrape) -> Iterable[tuple[Labels, Value]]:
+            archiver = scrape.node.archiver
+            return [] if archiver is None else [((), value(archiver.state, scrape))]
+
+        return rows
+
+    return (
+        Metric("raftkv_archive_working", "gauge", "0 while the last attempt to archive failed; no archive metric without archive_dir.",
+               read(lambda state, _: not state.error)),
+        Metric("raftkv_archive_index", "gauge", "Last log entry in a complete file of the archive.",
+               read(lambda state, _: state.index)),
+        Metric("raftkv_archive_lag_entries", "gauge", "Entries applied here and not archived.",
+               read(lambda state, scrape: max(0, scrape.status.applied_index - state.index))),
+        Metric("raftkv_archive_lag_seconds", "gauge", "Since the oldest of them came.",
+               read(lambda state, scrape: state.lag_s(scrape.node.clock.monotonic()))),
+        Metric("raftkv_archive_base_index", "gauge", "Entry of the archive's newest base.",
+               read(lambda state, _: state.base_index)),
+        Metric("raftkv_archive_written_bytes_total", "counter", "Bytes of entries written into the archive.",
+               read(lambda state, _: state.written_bytes)),
+        Metric("raftkv_archive_failures_total", "counter", "Attempts to archive that failed.",
+               read(lambda state, _: state.failures)),
+        Metric("raftkv_archive_gaps_total", "counter", "Times that a new run had to begin: points in between are lost to the archive.",
+               read(lambda state, _: state.gaps)),
+    )  # fmt: skip
+
+
 def _node() -> tuple[Metric, ...]:
     return (
         Metric("raftkv_build_info", "gauge", "Always 1; the labels say what runs here.",
                lambda s: [((__version__, platform.python_version(), s.status.node_id, s.status.cluster_id), 1.0)],
                ("version", "python", "node", "cluster")),
+        Metric("raftkv_log_lines_dropped_total", "counter", "Log lines that standard error did not take in time.",
+               _one(lambda _: logs.lines_dropped())),
         Metric("raftkv_uptime_seconds", "gauge", "Since the start of this node.",
                _one(lambda s: s.node.clock.monotonic() - s.node.started)),
+        Metric("raftkv_recovery_seconds", "gauge",
+               "How long the last start took in each phase: log (checked), snapshot (loaded), replay (of the log, with the others).",
+               lambda s: [((phase,), seconds) for phase, seconds in s.node.recovery.seconds.items()], ("phase",)),
     )  # fmt: skip
 
 
-METRICS: Final = (*_node(), *_connections(), *_commands(), *_keyspace(), *_raft(), *_replication())
+def _disk() -> tuple[Metric, ...]:
+    return (
+        Metric("raftkv_disk_free_bytes", "gauge", "Free on the file system of the data directory.",
+               _one(lambda s: s.node.disk.free_bytes)),
+        Metric("raftkv_disk_size_bytes", "gauge", "Size of that file system.", _one(lambda s: s.node.disk.total_bytes)),
+        Metric("raftkv_disk_reserve_bytes", "gauge", "Held in the reserve file; 0 while it is given back.",
+               _one(lambda s: s.node.disk.reserve_bytes)),
+        Metric("raftkv_disk_slow_syncs_total", "counter", "Syncs of the log that took longer than disk_slow_ms.",
+               _one(lambda s: s.node.disk.slow_syncs)),
+        Metric("raftkv_disk_wait_seconds", "gauge", "How long what was written to the log has been waiting to be durable.",
+               _one(lambda s: s.node.disk.waits_s)),
+        Metric("raftkv_alarm", "gauge", "1 for each alarm that stands; while one does, nothing that takes space is run.",
+               lambda s: [((one.node, one.kind), 1.0) for one in s.node.machine.alarms.standing], ("member", "kind")),
+    )  # fmt: skip
+
+
+METRICS: Final = (
+    *_node(),
+    *_connections(),
+    *_commands(),
+    *_keyspace(),
+    *_raft(),
+    *_replication(),
+    *_disk(),
+    *_archive(),
+)
 """Every metric of ours, in the order of the document."""
 
 

@@ -1,88 +1,100 @@
-"""The composition root: one server node, from its settings to a listening socket, and back down again."""
+"""The composition root: one server node, made of its settings and what its disk holds."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import secrets
-import signal
-import socket
-import sys
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import uvloop
-
 import raftkv.commands
 import raftkv.server.commands
 from persistence.directory import IDENTITY, DataDirectory
-from persistence.errors import PersistenceError
-from persistence.files import OsFiles
-from persistence.snapshots import SnapshotMeta, SnapshotStore
-from persistence.wal import Log, LogOptions
+from persistence.snapshots import SnapshotMeta
 from raftkv import __version__
-from raftkv.clock import Clock, SystemClock
+from raftkv.clock import Clock
 from raftkv.config import Settings
 from raftkv.config_values import split_address
+from raftkv.consensus.compaction import Compaction
 from raftkv.consensus.configuration import Configuration, Member
 from raftkv.consensus.core import Timing
 from raftkv.consensus.fork import ForkedWriter
 from raftkv.consensus.links import Introduction
 from raftkv.consensus.node import RaftNode
-from raftkv.consensus.replica import Compaction
 from raftkv.errors import RaftKVError
-from raftkv.machine.machine import StateMachine
 from raftkv.server import logs
 from raftkv.server.accounting import Accounting
+from raftkv.server.archiver import make_archiver
+from raftkv.server.backups import Backups
+from raftkv.server.calls import MARK, PeerCalls
 from raftkv.server.clients import ClientRegistry
+from raftkv.server.commands.persistence import begin_compaction, begin_scheduled
 from raftkv.server.connection import Connection
+from raftkv.server.disk import Disk
+from raftkv.server.disk_care import DiskCare
+from raftkv.server.disk_failure import end_soon
+from raftkv.server.door import Door
 from raftkv.server.forwarding import Forwarder
-from raftkv.server.http import HttpServer
+from raftkv.server.http import HttpServer, make_app
 from raftkv.server.metrics import Metrics
 from raftkv.server.process import clients_possible, read_process_usage
+from raftkv.server.progress import Progress
 from raftkv.server.proposer import Proposer, digest_group, tick_group
 from raftkv.server.reader import Readers
+from raftkv.server.repair import known_members
 from raftkv.server.routing import Routing
 from raftkv.server.slowlog import Slowlog
 from raftkv.server.state import ProcessUsage, SaveState, Statistics
 from raftkv.server.tickets import GroupTicket, Ticket
-from raftkv.server.timing import TimedFiles
 
 HOUSEKEEPING_S: Final = 0.1
 """How often time-outs, held writes, due keys and idle clients are looked at."""
+_DEFAULTS: Final = Settings()
+DEFAULT_SIZES: Final = (_DEFAULTS.proto_max_bulk_len, _DEFAULTS.client_output_buffer_limit)
+"""512 MiB can be written and 256 MiB be read at once: nobody is told at each start what nobody chose."""
 DRAIN_S: Final = 2.0
 """How long a stopping leader tries to hand leadership over."""
-EXIT_STOPPED: Final = 0
-EXIT_REFUSED: Final = 2
-GC_GENERATIONS: Final = (50_000, 20, 50)
-"""Collections are rare: the state holds no cycles, and a full one over a million objects stops the node."""
 
 
-class ServerNode(Routing, Accounting):
+class ServerNode(Routing, Accounting, DiskCare):
     """Everything that one process holds. Implements :class:`raftkv.server.state.Node`."""
 
-    def __init__(self, settings: Settings, directory: DataDirectory, clock: Clock) -> None:
-        """Opens log and snapshots (and so recovers them). Raises PersistenceError when they cannot be trusted."""
+    def __init__(
+        self,
+        settings: Settings,
+        directory: DataDirectory,
+        clock: Clock,
+        metrics: Metrics,
+        disk: Disk,
+        recovery: Progress,
+    ) -> None:
+        """``disk`` is the node's to close from now on; ``recovery`` is in its last phase, which ends here."""
         self.settings = settings
         self.clock = clock
         self.log = logs.get_logger("raftkv.server")
-        self.started = self.now = clock.monotonic()
-        """``now`` is brought up to date by housekeeping: exact enough for idle times, and free."""
+        self.started = recovery.began
+        self.now = clock.monotonic()
+        """Brought up to date by housekeeping: exact enough for idle times, and free."""
         self.run_id = secrets.token_hex(20)
         self.clients_max = self._limit_clients(settings.maxclients)
         self.clients = ClientRegistry()
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.slowlog = Slowlog(settings.slowlog_max_len, settings.slowlog_log_slower_than)
         self.saves = SaveState()
+        self.backups = Backups(clock.monotonic)
         self._directory = directory
-        self.machine = StateMachine(digest_interval=settings.digest_interval)
-        self.raft = _make_raft(settings, directory, clock, self.machine, self.run_id, self.metrics)
+        self.recovery = recovery
+        self.machine = disk.machine
+        self.reserve = disk.reserve
+        self.raft = _make_raft(settings, directory, clock, disk, self.run_id)
         self.metrics.raft_events = self.raft.replica.core.counters
+        self.saves.base_bytes = self.raft.disk().log_bytes
         self.machine.audit.on_digest = self._on_digest
         self.raft.on_leader_change.append(self._on_leader_change)
         self.raft.on_snapshot.append(self._on_snapshot)
         self._loop = asyncio.get_running_loop()
+        self.archiver = make_archiver(settings, self.raft, clock, self.log, self._loop.call_soon_threadsafe)
         self.proposer = Proposer(
             self.raft, self.machine, clock, self.metrics, self._loop.call_soon,
             entry_bytes_max=settings.max_batch_bytes, pending_bytes_max=settings.max_pending_bytes, refused=self._refused,
@@ -93,44 +105,50 @@ class ServerNode(Routing, Accounting):
             self.raft, self.machine, self.proposer, clock, self.metrics, self._loop.call_soon,
             request_s=settings.request_timeout_ms / 1000, account=self,
         )  # fmt: skip
-        self.raft.links.on_application = self.forwarder.on_parcel
-        self.raft.on_link.append(self.forwarder.on_link)
-        self._server: asyncio.Server | None = None
-        self._http = HttpServer(self)
+        self.calls = PeerCalls(
+            self.raft, clock, lambda done: begin_compaction(self, done),
+            request_s=settings.request_timeout_ms / 1000,
+        )  # fmt: skip
+        self.raft.links.on_application = self._on_application
+        self.raft.on_link += [self.forwarder.on_link, self.calls.on_link]
+        self._replay_from = self.raft.replica.snapshots.index
+        self._replay_asked = False
         self._housekeeper: asyncio.TimerHandle | None = None
         self._ticking = False
         self._init_routing()
         self._init_accounting()
+        self._init_disk(directory)
 
     # ------------------------------------------------------------ life
-    async def start(self) -> None:
-        """Listen everywhere. Raises OSError when an address is taken."""
+    async def start(self, door: Door, http: HttpServer) -> None:
+        """Join the others, and serve at ``door`` and ``http``. Raises OSError when the peers' address is taken."""
         settings = self.settings
-        host, port = split_address(settings.listen)
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), host, port, backlog=settings.tcp_backlog, reuse_address=True
-        )
         await self.raft.start()
-        await self._http.start()
+        await http.use(make_app(self))
+        door.open(lambda: Connection(self))
         self._housekeep()
+        self._watch.start()
         self.log.info(
             "node started", id=settings.node_id, cluster=settings.cluster_id, clients=settings.listen,
             peers=settings.peer_listen, http=settings.http_listen, version=__version__,
         )  # fmt: skip
         if settings.insecure:
             self.log.warning("running with insecure=true: anybody who reaches this port can read and write everything")
+        self._warn_of_unreadable()
 
     async def stop(self) -> None:
-        """Hand leadership over, close clients, make everything durable."""
+        """Hand leadership over, close clients, make everything durable. The door is closed already."""
         if self._housekeeper is not None:
             self._housekeeper.cancel()
-        if self._server is not None:
-            self._server.close()
+        self._watch.stop()
+        if self.raft.replica.stall.stalled:
+            end_soon()  # closing the log would wait for the disk
         if self.raft.is_leader and not self.raft.replica.core.alone:
             await self._hand_over()
         for client in self.clients:
             client.close()
-        await self._http.stop()
+        if self.archiver is not None:
+            await self.archiver.stop()
         await self.raft.stop()
         self._directory.close()
         self.log.info("node stopped", id=self.settings.node_id)
@@ -159,6 +177,12 @@ class ServerNode(Routing, Accounting):
         loop.default_exception_handler(context)
         self.raft.halt(f"a callback of the event loop raised {error!r}")
 
+    def _on_application(self, peer: str, data: bytes) -> None:
+        if data[:1] == MARK:
+            self.calls.on_message(peer, data)
+        else:
+            self.forwarder.on_parcel(peer, data)
+
     def _on_leader_change(self, leader: str) -> None:
         self.leadership_changed()
         if leader != self.settings.node_id:
@@ -169,10 +193,13 @@ class ServerNode(Routing, Accounting):
         """A snapshot was written, or failed (size 0)."""
         if not size_bytes:
             self.metrics.snapshots_failed += 1
-        if not self.saves.running:  # else a command asked for it, and notes the outcome itself
-            self.saves.last_ok = size_bytes > 0
-            self.saves.count += bool(size_bytes)
-            self.saves.last_s = self.wall_s if size_bytes else self.saves.last_s
+        saves = self.saves
+        saves.last_seconds = round(seconds)
+        saves.base_bytes = self.raft.disk().log_bytes
+        if not saves.running:  # else a command asked for it, and notes the outcome itself
+            saves.last_ok = size_bytes > 0
+            saves.count += bool(size_bytes)
+            saves.last_s = self.wall_s if size_bytes else saves.last_s
         if not size_bytes:
             return
         self.metrics.observe_snapshot(seconds, size_bytes)
@@ -189,13 +216,42 @@ class ServerNode(Routing, Accounting):
         self._housekeeper = self._loop.call_later(HOUSEKEEPING_S, self._housekeep)
         self.now = now = self.clock.monotonic()
         self.forwarder.sweep()
+        self.calls.sweep()
+        begin_scheduled(self)
         self.metrics.sample(now)
+        self.backups.sweep()
+        if self.archiver is not None:
+            self.archiver.step()
         self.release_paused(now)
         self._close_idle(now)
+        self._look_at_syncs(now)
+        if not self.recovery.over:
+            self._follow_replay()
         due = self.machine.next_expiry_ms
         if due is not None and due <= self.clock.wall_ms() and self.raft.is_leader and not self._ticking:
             self._ticking = True
             self.proposer.add(GroupTicket(tick_group(), [], 2, self._ticked))
+
+    def _follow_replay(self) -> None:
+        """Recovery is over when a read could be answered: all that was committed before is applied then."""
+        core = self.raft.replica.core
+        start = self._replay_from
+        self.recovery.at(core.applied - start, core.committed - start)
+        if self.raft.refusal() is not None:
+            self.recovery.end()  # no member, or halted: there is nothing to catch up with
+        elif not self._replay_asked:
+            self._replay_asked = True
+            self.raft.read_barrier(self._replay_answered)
+
+    def _replay_answered(self, _now_ms: int, error: RaftKVError | None) -> None:
+        self._replay_asked = False
+        if error is None and not self.recovery.over:
+            self.recovery.end()
+            seconds = {f"{phase}_s": round(taken, 3) for phase, taken in self.recovery.seconds.items()}
+            self.log.info(
+                "recovered", snapshot=self._replay_from, applied=self.raft.replica.core.applied,
+                keys=sum(one.size for one in self.machine.keyspace.databases), **seconds,
+            )  # fmt: skip
 
     def _ticked(self, _result: object, _error: RaftKVError | None) -> None:
         self._ticking = False
@@ -204,7 +260,7 @@ class ServerNode(Routing, Accounting):
         limit_s = self.settings.timeout
         if limit_s:
             for client in self.clients:
-                if now - client.last_interaction > limit_s:
+                if now - client.last_interaction > limit_s and not client.blocked:
                     self.metrics.idle_clients_closed += 1
                     client.close()
 
@@ -226,14 +282,28 @@ class ServerNode(Routing, Accounting):
             self.log.warning("fewer clients than maxclients: raise the limit of open files", clients=possible)
         return possible
 
+    def _warn_of_unreadable(self) -> None:
+        """Somebody chose limits with which a value can be written and not be read in one reply."""
+        settings = self.settings
+        sizes = (settings.proto_max_bulk_len, settings.client_output_buffer_limit)
+        if sizes[0] > sizes[1] and sizes != DEFAULT_SIZES:
+            self.log.warning(
+                "a value above client_output_buffer_limit can be written, and GET of it closes the client (GETRANGE reads parts)",
+                proto_max_bulk_len=sizes[0], client_output_buffer_limit=sizes[1],
+            )  # fmt: skip
+
     def change_settings(self, settings: Settings) -> None:
         if settings.maxclients != self.settings.maxclients:
             self.clients_max = self._limit_clients(settings.maxclients)
+        sizes = (self.settings.proto_max_bulk_len, self.settings.client_output_buffer_limit)
         self.settings = settings
         self.slowlog.max_len = settings.slowlog_max_len
         self.slowlog.threshold_us = settings.slowlog_log_slower_than
+        self.metrics.slow_syncs.bound_s = settings.disk_slow_ms / 1000
         logs.configure(settings.loglevel, settings.logformat, secrets=(settings.requirepass, settings.peer_secret))
         self.settings_changed()
+        if sizes != (settings.proto_max_bulk_len, settings.client_output_buffer_limit):
+            self._warn_of_unreadable()
 
     def statistics(self) -> Statistics:
         return self.metrics.statistics(
@@ -253,119 +323,54 @@ def _forget(_result: object, _error: RaftKVError | None) -> None:
     return None
 
 
-def _make_raft(
-    settings: Settings, directory: DataDirectory, clock: Clock, machine: StateMachine, boot_id: str, metrics: Metrics
-) -> RaftNode:
-    log = Log.open(
-        directory.log_path,
-        LogOptions(segment_bytes=settings.segment_bytes, fsync=settings.fsync),
-        TimedFiles(OsFiles(), clock.monotonic, metrics.observe_fsync),
-    )
-    store = SnapshotStore(directory.snapshot_path)
-    report = logs.get_logger("raftkv.consensus")
-    for name, reason in store.damaged.items():
-        report.error("damaged snapshot skipped", file=name, reason=reason)
+def _make_raft(settings: Settings, directory: DataDirectory, clock: Clock, disk: Disk, boot_id: str) -> RaftNode:
+    store, report = disk.store, logs.get_logger("raftkv.consensus")
     writer = ForkedWriter(
         lambda index, term, extra: store.begin(SnapshotMeta(index, term, extra), settings.snapshot_level),
         lambda index, term, extra: store.adopt(SnapshotMeta(index, term, extra)),
+        lambda index, term, extra: store.discard(SnapshotMeta(index, term, extra)),
     )
-    first = Configuration.of(Member(peer, address) for peer, address in settings.peers.items() if not settings.join)
+    waits = settings.join or bool(directory.repairs)
+    first = Configuration.of(Member(peer, address) for peer, address in settings.peers.items() if not waits)
     known = {peer: address for peer, address in settings.peers.items() if peer != settings.node_id}
+    if directory.repairs:
+        known |= known_members(directory)
     me = Introduction(
         settings.cluster_id, settings.node_id, boot_id, settings.advertise, settings.http_listen,
-        settings.peer_advertise, directory.disk_id,
+        settings.peer_advertise, directory.disk_id, directory.repairs,
     )  # fmt: skip
     minimum_s = settings.election_timeout_ms / 1000
     return RaftNode(
         me,
         first,
         known=known,
-        waits_to_join=settings.join,
+        waits_to_join=waits,
         listen=split_address(settings.peer_listen),
         secret=settings.peer_secret.encode(),
-        log=log,
+        log=disk.log,
         store=store,
         writer=writer,
-        machine=machine,
+        machine=disk.machine,
+        loaded=disk.snapshot,
         clock=clock,
         timing=Timing(
             settings.heartbeat_ms / 1000,
             minimum_s,
             2 * minimum_s,
             settings.request_timeout_ms / 1000,
+            settings.disk_stall_ms / 1000,
             settings.read_lease,
         ),
-        compaction=Compaction(settings.snapshot_log_bytes, settings.snapshot_entries, settings.log_retain_bytes),
+        compaction=Compaction(
+            settings.snapshot_log_bytes,
+            settings.snapshot_entries,
+            settings.log_retain_bytes,
+            hold_bytes=settings.snapshot_log_bytes,
+        ),
         snapshot_file=str(Path(directory.path) / IDENTITY),
         report=report.info,
     )
 
 
-def run(settings: Settings) -> int:
-    """Run a node until SIGTERM or SIGINT. Returns the exit code; a refused start is said on standard error."""
-    logs.configure(settings.loglevel, settings.logformat, secrets=(settings.requirepass, settings.peer_secret))
-    gc.set_threshold(*GC_GENERATIONS)
-    sys.setswitchinterval(0.0001)  # the log's thread must not wait 5 ms for the interpreter when its fsync is done
-    try:
-        directory = DataDirectory.open(
-            str(settings.data_dir), node_id=settings.node_id, cluster_id=settings.cluster_id,
-            new_disk_id=secrets.token_hex(8),
-        )  # fmt: skip
-    except PersistenceError as error:
-        return _refuse(str(error))
-    try:
-        return uvloop.run(_serve(settings, directory))
-    except (PersistenceError, RaftKVError) as error:
-        return _refuse(str(error))
-    except OSError as error:
-        return _refuse(_explain(settings, error))
-    finally:
-        directory.close()
-
-
-async def _serve(settings: Settings, directory: DataDirectory) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    node = ServerNode(settings, directory, SystemClock())
-    loop.set_exception_handler(node.on_loop_error)
-    try:
-        await node.start()
-        gc.collect()
-        gc.freeze()
-        await stop.wait()
-    finally:
-        await node.stop()
-    return EXIT_STOPPED
-
-
-def _explain(settings: Settings, error: OSError) -> str:
-    taken = [
-        f"{name} {address}"
-        for name, address in (
-            ("listen", settings.listen), ("peer_listen", settings.peer_listen), ("http_listen", settings.http_listen),
-        )
-        if not _free(address)
-    ]  # fmt: skip
-    if taken:
-        return f"cannot listen on {', '.join(taken)}: in use by another process or not an address of this machine"
-    return f"cannot start: {error}"
-
-
-def _free(address: str) -> bool:
-    host, port = split_address(address)
-    try:
-        with socket.create_server((host, port), reuse_port=False):
-            return True
-    except OSError:
-        return False
-
-
-def _refuse(message: str) -> int:
-    sys.stderr.write(f"raftkv: {message}\n")
-    return EXIT_REFUSED
-
-
-__all__ = ["ServerNode", "run"]
+__all__ = ["ServerNode"]
 _REGISTERED = (raftkv.commands, raftkv.server.commands)

@@ -130,6 +130,12 @@ class StoppedNode:
 
     # ------------------------------------------------------------ looking
     def _look(self) -> Report:
+        aside = self._directory.identity.aside
+        if aside:
+            raise RaftKVError(
+                f"a repair of {self._directory.path} was interrupted: run raftkv repair on it, which finishes it, then look into "
+                f"what was damaged with --data {join(self._directory.path, aside)}"
+            )
         files = OverlayFiles(self._files)
         try:
             store = SnapshotStore(self._directory.snapshot_path, files)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from raftkv.commands.registry import TABLE, Argv, Command
 from raftkv.errors import RaftKVError
+from raftkv.machine.alarms import takes_space
 from raftkv.server.consistency import LINEARIZABLE, Consistency
 from raftkv.store.slots import key_slot
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from raftkv.clock import Clock
     from raftkv.config import Settings
     from raftkv.consensus.node import RaftNode
+    from raftkv.machine.machine import StateMachine
     from raftkv.server.connection import Connection
 
 _READ: Final = 1
@@ -31,8 +33,9 @@ class Routing:
     settings: Settings
     clock: Clock
     raft: RaftNode
+    machine: StateMachine
     detour: bool
-    """No pipeline may take the short way now: commands are paused, or must be redirected."""
+    """No pipeline may take the short way now: commands are paused, must be redirected, or some are refused."""
 
     def client_address(self, node_id: str) -> str:
         """host:port of a member's client port."""
@@ -65,9 +68,15 @@ class Routing:
     def leadership_changed(self) -> None:
         """Who leads decides whether commands are redirected."""
         redirects = self.settings.redirect == "moved" and not self.raft.is_leader
-        self.detour = redirects or bool(self._paused_until)
+        self.detour = redirects or bool(self._paused_until) or self.machine.refusal is not None
 
     settings_changed = leadership_changed
+
+    def refusal(self, *commands: Command) -> RaftKVError | None:
+        """Why none of these may get into the log now: one may take space, and a member has none."""
+        if self.machine.refusal is None or not any(map(takes_space, commands)):
+            return None
+        return self.machine.alarms.refusal()  # a new one, for whoever raises it
 
     def moved(self, command: Command, argv: Argv, consistency: Consistency) -> MovedError | None:
         """The redirection of a command with keys to the leader, when this node is set to redirect and does not lead.

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from raftkv.clock import Clock
     from raftkv.config import Settings
     from raftkv.machine.machine import StateMachine
-    from raftkv.replicator import Replicator
+    from raftkv.replicator import Applied, Replicator
+    from raftkv.server.archiver import Archiver
+    from raftkv.server.backups import Backups
+    from raftkv.server.calls import PeerCalls
     from raftkv.server.clients import ClientRegistry
     from raftkv.server.metrics import Metrics
+    from raftkv.server.progress import Progress
     from raftkv.server.slowlog import Slowlog
 
 
@@ -43,7 +47,8 @@ class Client:
     lib_name: str = ""
     lib_ver: str = ""
     last_interaction: float = 0.0
-    last_command: str = "NULL"
+    last_command: bytes | str = "NULL"
+    """As the client spelt it (the quick way), or ``CONFIG GET``."""
     commands: int = 0
     no_evict: bool = False
     consistency: Consistency = LINEARIZABLE
@@ -57,6 +62,10 @@ class Client:
     reply_skip: int = 0
     """CLIENT REPLY SKIP: replies still to be swallowed (this one included)."""
     closing: bool = False
+    blocked: bool = False
+    """In WAIT or WAITAOF."""
+    is_replica: bool = False
+    """Said REPLCONF or PSYNC: a Redis server that takes this node for its master."""
     transaction: list[Argv] | None = None
     """Queued commands after MULTI; None outside."""
     transaction_failed: bool = False
@@ -118,10 +127,31 @@ class SaveState:
 
     last_s: int = 0
     """When the newest snapshot was finished, seconds since the epoch; 0: none since the start."""
-    running: bool = False
+    running: str = ""
+    """What a command has begun and is being written: ``save`` or ``rewrite`` (the same here, and not in INFO)."""
+    scheduled: str = ""
+    """What begins when that is done."""
     last_ok: bool = True
+    last_seconds: int = -1
+    """How long the newest one took; -1: none since the start."""
     count: int = 0
     """Finished since the start."""
+    base_bytes: int = 0
+    """Bytes of the log after the newest snapshot, or at the start."""
+
+
+@dataclass(slots=True)
+class DiskState:
+    """The disk that holds the data directory, as of the last look at it."""
+
+    free_bytes: int = 0
+    total_bytes: int = 0
+    reserve_bytes: int = 0
+    """Held now; 0 when it was given back, or there was no room for it."""
+    slow_syncs: int = 0
+    """Syncs of the log since the start that took longer than ``disk_slow_ms``."""
+    waits_s: float = 0.0
+    """How long what was written last has been waiting to be durable."""
 
 
 class Node(Protocol):
@@ -144,9 +174,22 @@ class Node(Protocol):
     run_id: str
     """40 hex digits, new at every start."""
     saves: SaveState
+    calls: PeerCalls
+    """What this node asks of others, besides writes."""
+    disk: DiskState
+    backups: Backups
+    """Snapshots that are being read by backups."""
+    archiver: Archiver | None
+    """None when the node archives nothing."""
+    recovery: Progress
+    """How far the start is, or how long it took."""
 
     def client_address(self, node_id: str) -> str:
         """host:port where clients reach a member (this node too); empty while unknown."""
+        ...
+
+    def order_alarm(self, words: Argv, done: Applied) -> None:
+        """Have an ALARM group (:mod:`raftkv.machine.alarms`) committed, from any node; ``done`` gets what it changed."""
         ...
 
     def pause_clients(self, until: float, *, writes_only: bool) -> None:
@@ -176,3 +219,5 @@ class ServerContext:
 
     node: Node
     client: Client
+    may_block: bool = True
+    """False inside a transaction, and when the client has closed its half: what would wait answers at once."""

@@ -89,3 +89,10 @@ def test_describe_shows_the_state() -> None:
 def test_a_new_client_is_idle_since_it_connected() -> None:
     shown = fields_of(describe(make_client(1), 103.9))
     assert (shown["age"], shown["idle"], shown["flags"], shown["multi"]) == ("3", "3", "N", "-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"GET", "get"), ("OBJECT ENCODING", "object|encoding"), ("NULL", "NULL"), (b"\xff", "\\xff")]
+)
+def test_the_last_command_is_shown_as_redis_does(name, shown):
+    assert f" cmd={shown} " in describe(make_client(1, last_command=name), 0.0)

@@ -118,8 +118,8 @@ def follower_and_leader() -> tuple[Node, Node]:
     return follower, leader
 
 
-def test_a_write_goes_to_the_leader_and_its_answer_comes_back():
-    follower, leader = follower_and_leader()
+def assert_that_a_write_is_answered(follower, leader):
+    """It goes to the leader, and its answer comes back."""
     ticket = Asked()
     follower.forwarder.submit(ticket)
     follower.turn()
@@ -128,6 +128,11 @@ def test_a_write_goes_to_the_leader_and_its_answer_comes_back():
     leader.turn()
     leader.deliver_to(follower)
     assert ticket.got == [b"+OK\r\n"]
+
+
+def test_a_write_goes_to_the_leader_and_its_answer_comes_back():
+    follower, leader = follower_and_leader()
+    assert_that_a_write_is_answered(follower, leader)
 
 
 def test_a_node_that_nobody_has_added_lets_no_write_wait():
@@ -297,14 +302,7 @@ def test_a_malformed_parcel_is_refused_as_a_whole_and_harms_nobody(data):
         leader.forwarder.on_parcel("f", data)
     assert leader.proposals.tickets == []
     leader.turn()
-    ticket = Asked()
-    follower.forwarder.submit(ticket)
-    follower.turn()
-    follower.deliver_to(leader)
-    leader.proposals.tickets[0].answer([OK])
-    leader.turn()
-    leader.deliver_to(follower)
-    assert ticket.got == [b"+OK\r\n"]
+    assert_that_a_write_is_answered(follower, leader)
 
 
 def test_the_requests_of_a_malformed_parcel_are_answered_as_certainly_not_done():

@@ -24,7 +24,8 @@ FUNCTION_LINES_MAX: Final = 70
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "raftkv.errors": frozenset(),
     "raftkv.clock": frozenset(),
-    "raftkv.config": frozenset({"errors", "config_values"}),
+    "raftkv.config": frozenset({"errors", "config_values", "config_conflicts"}),
+    "raftkv.config_conflicts": frozenset({"config", "config_values"}),
     "raftkv.config_values": frozenset({"errors"}),
     "raftkv.replicator": frozenset({"errors"}),
     "raftkv.protocol": frozenset({"errors"}),
@@ -46,8 +47,11 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "consensus",
         }
     ),
+    "raftkv.offline": frozenset({"errors", "protocol", "store", "commands", "machine", "consensus"}),
     "raftkv.client": frozenset({"errors", "protocol"}),
-    "raftkv.cli": frozenset({"errors", "clock", "config", "config_values", "protocol", "commands", "server", "client"}),
+    "raftkv.cli": frozenset(
+        {"errors", "clock", "config", "config_values", "protocol", "commands", "server", "client", "offline"}
+    ),
     "persistence": frozenset(),
 }
 """Layer to the parts of raftkv that it may import (itself always). What is not listed here is free."""
@@ -58,7 +62,16 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "uvloop": ("raftkv.server", "raftkv.client", "raftkv.cli", "chaos", "tests"),
     "aiohttp": ("raftkv.server", "raftkv.cli", "chaos", "tests"),
     "prometheus_client": ("raftkv.server", "tests"),
-    "persistence": ("persistence", "raftkv.consensus", "raftkv.server", "raftkv.machine", "chaos", "tests"),
+    "persistence": (
+        "persistence",
+        "raftkv.consensus",
+        "raftkv.server",
+        "raftkv.machine",
+        "raftkv.offline",
+        "chaos",
+        "tests",
+        "benchmarks",
+    ),
     "pickle": (),
 }
 """Module to the only places that may import it."""

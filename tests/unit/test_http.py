@@ -15,10 +15,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from raftkv.clock import SystemClock
 from raftkv.config import ConfigError, Secret, Settings
 from raftkv.errors import NoLeaderError
+from raftkv.machine.alarms import Alarms
 from raftkv.replicator import ReplicationStatus
 from raftkv.server import http
 from raftkv.server.clients import ClientRegistry
 from raftkv.server.metrics import Metrics
+from raftkv.server.progress import Progress
+from raftkv.server.state import DiskState
 from raftkv.store.keyspace import Keyspace
 
 LEADING = ReplicationStatus(
@@ -52,10 +55,13 @@ class ScriptedReplicator:
 @pytest.fixture
 def node():
     clock = SystemClock()
+    recovery = Progress(clock.monotonic)
+    recovery.end()
     return SimpleNamespace(
         settings=Settings(requirepass=Secret("hunter2"), peer_secret=Secret("swordfish")),
-        clock=clock, replicator=ScriptedReplicator(), machine=SimpleNamespace(keyspace=Keyspace()),
-        clients=ClientRegistry(), metrics=Metrics(), started=clock.monotonic(),
+        clock=clock, replicator=ScriptedReplicator(), machine=SimpleNamespace(keyspace=Keyspace(), alarms=Alarms()),
+        clients=ClientRegistry(), metrics=Metrics(), disk=DiskState(), started=clock.monotonic(),
+        recovery=recovery, archiver=None,
     )  # fmt: skip
 
 
@@ -257,6 +263,76 @@ def test_no_page_shows_a_secret(node):
         assert "swordfish" not in shown
 
 
+# -------------------------------------------------------------------- recovery
+
+
+def recovering() -> Progress:
+    one = Progress(SystemClock().monotonic)
+    one.begin("snapshot")
+    one.at(1 << 20, 4 << 20)
+    return one
+
+
+def test_a_replica_that_replays_its_log_says_how_far_it_is(node):
+    node.recovery = recovering()
+    node.recovery.begin("replay")
+    node.recovery.at(30, 120)
+    node.replicator.answers = [NoLeaderError("the node is behind")]
+    status, body, _ = get(node, "/ready")
+    assert (status, body["reason"]) == (503, "the node is behind")
+    assert body["recovery"] == {
+        "phase": "replay",
+        "done": 30,
+        "total": 120,
+        "unit": "entries",
+        "rate": 0,
+        "eta_s": None,
+    }
+    node.replicator.answers = [None]
+    assert "recovery" not in get(node, "/ready")[1]
+
+
+def test_before_the_node_is_there_it_is_healthy_and_says_how_far_it_is(free_port):
+    progress = recovering()
+
+    async def main():
+        server = on_port(free_port)
+        await server.start(http.make_starting_app("n1", progress))
+        answers = {}
+        async with aiohttp.ClientSession() as session:
+            for path in ("/health", "/ready", "/metrics", "/none"):
+                async with session.get(f"http://127.0.0.1:{free_port}{path}") as response:
+                    answers[path] = response.status, await response.json()
+        await server.stop()
+        return answers
+
+    answers = asyncio.run(main())
+    assert answers["/health"][0] == 200
+    assert answers["/health"][1]["status"] == "starting"
+    status, body = answers["/ready"]
+    assert (status, body["status"], body["node"]) == (503, "not ready", "n1")
+    assert body["reason"] == "recovering: snapshot: 1.0 of 4.0 MiB (25%)"
+    assert body["recovery"]["done"] == 1 << 20
+    assert answers["/metrics"][0] == 503
+    assert answers["/none"][0] == 404
+
+
+def test_the_node_takes_over_from_its_start(node, free_port):
+    async def main():
+        server = on_port(free_port)
+        await server.start(http.make_starting_app("n1", recovering()))
+        url = f"http://127.0.0.1:{free_port}/health"
+        async with aiohttp.ClientSession() as session:
+            async with session.get(url) as response:
+                assert (await response.json())["status"] == "starting"
+            await server.use(http.make_app(node))  # the session's connection is closed, and made anew
+            async with session.get(url) as response:
+                assert (await response.json())["status"] == "ok"
+        await server.stop()
+
+    asyncio.run(main())
+
+
 # -------------------------------------------------------------------- the listening server
 
 
@@ -267,16 +343,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def on_port(node, port: int) -> http.HttpServer:
-    node.settings = replace(node.settings, http_listen=f"127.0.0.1:{port}")
-    return http.HttpServer(node)
+def on_port(port: int) -> http.HttpServer:
+    return http.HttpServer(f"127.0.0.1:{port}")
 
 
 def test_start_serves_and_stop_frees_the_port(node, free_port):
     async def main():
         for _ in range(2):
-            server = on_port(node, free_port)
-            await server.start()
+            server = on_port(free_port)
+            await server.start(http.make_app(node))
             async with (
                 aiohttp.ClientSession() as session,
                 session.get(f"http://127.0.0.1:{free_port}/health") as response,
@@ -292,10 +367,10 @@ def test_start_serves_and_stop_frees_the_port(node, free_port):
 
 def test_a_port_in_use_is_named(node, free_port):
     async def main():
-        first, second = on_port(node, free_port), on_port(node, free_port)
-        await first.start()
+        first, second = on_port(free_port), on_port(free_port)
+        await first.start(http.make_app(node))
         with pytest.raises(ConfigError, match=f"http_listen: cannot listen on 127.0.0.1:{free_port}: .*in use"):
-            await second.start()
+            await second.start(http.make_app(node))
         await second.stop()
         await first.stop()
 
@@ -306,8 +381,8 @@ def test_connections_are_bounded(node, free_port, monkeypatch):
     monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
 
     async def main():
-        server = on_port(node, free_port)
-        await server.start()
+        server = on_port(free_port)
+        await server.start(http.make_app(node))
         held = []
         for _ in range(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
@@ -332,8 +407,8 @@ def test_a_silent_connection_is_closed(node, free_port, monkeypatch):
     monkeypatch.setattr(http, "KEEPALIVE_TIMEOUT_S", 0.05)
 
     async def main():
-        server = on_port(node, free_port)
-        await server.start()
+        server = on_port(free_port)
+        await server.start(http.make_app(node))
         reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
         writer.write(b"GET /health HTTP/1.1\r\nHos")
         assert await asyncio.wait_for(reader.read(), 10) == b""

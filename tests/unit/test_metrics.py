@@ -14,7 +14,9 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from raftkv.commands.registry import Command
+from raftkv.machine.alarms import Alarms
 from raftkv.replicator import PeerStatus, ReplicationStatus
+from raftkv.server.archiver import ArchiveState
 from raftkv.server.clients import ClientRegistry
 from raftkv.server.metrics import (
     ERROR_CODES_MAX,
@@ -27,6 +29,7 @@ from raftkv.server.metrics import (
     make_registry,
     metrics_table,
 )
+from raftkv.server.state import DiskState
 from raftkv.store.keyspace import Keyspace
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -62,8 +65,9 @@ def node():
     keyspace[0].set_expiry(b"a", 5)
     keyspace[3].set(b"b", b"1")
     return SimpleNamespace(
-        metrics=Metrics(), replicator=FakeReplicator(), machine=SimpleNamespace(keyspace=keyspace),
-        clients=ClientRegistry(), clock=SimpleNamespace(monotonic=lambda: 12.5), started=2.0,
+        metrics=Metrics(), replicator=FakeReplicator(), machine=SimpleNamespace(keyspace=keyspace, alarms=Alarms()), disk=DiskState(),
+        clients=ClientRegistry(), archiver=None, clock=SimpleNamespace(monotonic=lambda: 12.5), started=2.0,
+        recovery=SimpleNamespace(seconds={"log": 0.5, "snapshot": 1.5}),
     )  # fmt: skip
 
 
@@ -295,3 +299,21 @@ def test_the_document_has_the_table_of_the_code():
     begin, end = "<!-- metrics: begin -->\n", "<!-- metrics: end -->"
     shown = text[text.index(begin) + len(begin) : text.index(end)]
     assert shown.strip() == metrics_table().strip(), "write what metrics_table() gives into docs/metrics.md"
+
+
+def test_a_scrape_shows_the_archive(node):
+    assert "\nraftkv_archive_index " not in generate_latest(make_registry(node)).decode(), (
+        "nothing is archived: no sample"
+    )
+    state = ArchiveState(
+        run=2, index=2, base_index=1, behind_since=10.0, error="full", failures=3, gaps=1, written_bytes=9
+    )
+    node.archiver = SimpleNamespace(state=state)
+    shown = generate_latest(make_registry(node)).decode()
+    applied = node.replicator.status().applied_index
+    for row in (
+        "raftkv_archive_working 0.0", "raftkv_archive_index 2.0", "raftkv_archive_base_index 1.0",
+        f"raftkv_archive_lag_entries {float(applied - 2)}", "raftkv_archive_lag_seconds 2.5",
+        "raftkv_archive_failures_total 3.0", "raftkv_archive_gaps_total 1.0", "raftkv_archive_written_bytes_total 9.0",
+    ):  # fmt: skip
+        assert f"\n{row}\n" in shown

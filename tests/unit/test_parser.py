@@ -234,6 +234,20 @@ def test_what_is_pipelined_behind_auth_waits_for_it(kind, long):
     assert parser.buffered == 0
 
 
+@pytest.mark.parametrize("kind", PARSERS)
+def test_the_limits_before_auth_come_back(kind):
+    parser = kind(Limits(unauthenticated=True, query_buffer=1 << 20))
+    parser.authenticated()
+    long = [b"SET", b"k", b"v" * 20_000]
+    assert parser.feed(encode_command(long)) == [long]
+    parser.unauthenticated()
+    assert parser.limits.query_buffer == 1 << 20
+    assert parser.feed(SET + encode_command(long)) == [[b"SET", b"k", b"hello"]]
+    assert str(parser.error) == "ERR Protocol error: unauthenticated bulk length"
+    parser.authenticated()
+    assert parser.feed(b"") == [long]
+
+
 def test_what_waits_for_auth_is_bounded_and_dropped_when_the_stream_breaks():
     parser = RequestParser(Limits(unauthenticated=True, query_buffer=100))
     parser.feed(b"*11\r\n")

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chaos.disk import Disk, PowerCut
 from persistence.directory import DataDirectory
 from persistence.errors import IdentityError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
@@ -25,7 +26,6 @@ from raftkv.consensus.snapshots import NO_OP
 from raftkv.consensus.survivor import examine
 from raftkv.errors import ConfigError, RaftKVError
 from raftkv.server.recover import StoppedNode
-from tests.unit.faulty_files import FaultyFiles, PowerCut
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "c-old", "c-new"
@@ -62,7 +62,7 @@ def member_entries(first=1, last=8, term=3, configuration=THREE, at=2):
     ]
 
 
-def image(disk: FaultyFiles) -> dict[str, bytes]:
+def image(disk: Disk) -> dict[str, bytes]:
     return {name: bytes(inode.content) for name, inode in disk.names.items() if not name.endswith("/lock")}
 
 
@@ -87,7 +87,7 @@ def held(disk, cluster, path="/d"):
 
 # --------------------------------------------------------------------- looking
 def test_a_report_says_what_the_node_holds():
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(5, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(5)))
     build(disk, entries=member_entries(), snapshot=meta)
     report = look(disk)
@@ -107,7 +107,7 @@ def test_a_report_says_what_the_node_holds():
 
 
 def test_the_newest_configuration_may_be_in_the_snapshot_only():
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(50, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(50)))
     build(disk, entries=member_entries(49, 60), snapshot=meta)
     assert [one.node_id for one in look(disk).members] == ["n1", "n2", "n3"]
@@ -120,7 +120,7 @@ def test_the_newest_configuration_may_be_in_the_snapshot_only():
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.booleans())
 def test_looking_changes_nothing_and_sees_what_a_start_would_find(seed, cut_at, closed):
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(5, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(5)))
     disk.arm(cut_at)
     try:
@@ -150,7 +150,7 @@ def test_looking_changes_nothing_and_sees_what_a_start_would_find(seed, cut_at, 
 
 
 def test_a_node_that_runs_is_left_alone():
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=member_entries())
     with (
         DataDirectory.open("/d", node_id="n1", cluster_id=OLD, files=disk),
@@ -168,7 +168,7 @@ def test_a_directory_that_is_no_nodes_is_not_touched(tmp_path):
 
 # ------------------------------------------------------------------- refusals
 def test_a_directory_without_data_is_refused():
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, hard=(0, None))
     assert look(disk).unusable.startswith("the directory holds no entry and no snapshot")
     before = image(disk)
@@ -178,7 +178,7 @@ def test_a_directory_without_data_is_refused():
 
 
 def test_a_damaged_log_is_refused_with_file_offset_and_remedy():
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(5, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(5)))
     build(disk, entries=member_entries(), snapshot=meta)
     segment = next(name for name in disk.names if name.endswith(".wal"))
@@ -197,7 +197,7 @@ def test_a_damaged_log_is_refused_with_file_offset_and_remedy():
 
 
 def test_what_the_message_says_of_a_damaged_log_works():
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(5, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(5)))
     build(disk, entries=member_entries(), snapshot=meta)
     for name in [name for name in disk.names if name.startswith("/d/log/")]:
@@ -209,7 +209,7 @@ def test_what_the_message_says_of_a_damaged_log_works():
 
 
 def test_a_log_that_begins_behind_its_snapshot_is_refused():
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(20, 3, wrap(THREE, regular(20)))
     build(disk, entries=member_entries(19, 30), snapshot=meta)
     name = next(name for name in disk.names if name.endswith(".snap"))
@@ -230,7 +230,7 @@ def test_a_log_that_begins_behind_its_snapshot_is_refused():
     ],
 )
 def test_one_that_is_no_member_is_refused_unless_nobody_else_is_left(configuration):
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=member_entries(configuration=configuration, at=6))
     assert not look(disk).is_member
     before = image(disk)
@@ -247,7 +247,7 @@ def test_one_that_is_no_member_is_refused_unless_nobody_else_is_left(configurati
 
 
 def test_the_new_cluster_needs_an_id_of_its_own():
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=member_entries())
     with StoppedNode("/d", 0, disk) as node:
         assert node.new_cluster_id("", "abc") == "c-abc"
@@ -272,6 +272,8 @@ class Applied:
 
     def load(self, chunks):
         self.loaded = b"".join(chunks).decode()
+
+    stage = None
 
 
 class SyncedLog(Log):
@@ -309,7 +311,7 @@ def applied_by_a_start(disk, cluster):
 
 
 def test_the_only_member_elects_itself_and_applies_all_it_has():
-    disk = FaultyFiles()
+    disk = Disk()
     entries = member_entries()
     build(disk, entries=entries)
     assert force(disk, cluster=NEW) == 9
@@ -324,7 +326,7 @@ def test_the_only_member_elects_itself_and_applies_all_it_has():
 
 
 def test_a_snapshot_and_the_log_behind_it_are_both_there():
-    disk = FaultyFiles()
+    disk = Disk()
     meta = SnapshotMeta(20, 3, wrap(THREE, regular(20)))
     build(disk, entries=member_entries(15, 30), snapshot=meta)
     assert force(disk, cluster=NEW) == 31
@@ -338,7 +340,7 @@ def test_a_snapshot_and_the_log_behind_it_are_both_there():
 )
 def test_a_log_that_does_not_lead_up_to_the_snapshot_gives_way_to_it(entries):
     """As a start would do: a snapshot was received, and the power went before the log was replaced."""
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=entries, snapshot=SnapshotMeta(20, 3, wrap(THREE, regular(20))))
     assert (look(disk).last_term, look(disk).last_index) == (3, 20)
     assert force(disk, cluster=NEW) == 21
@@ -346,7 +348,7 @@ def test_a_log_that_does_not_lead_up_to_the_snapshot_gives_way_to_it(entries):
 
 
 def test_a_log_of_before_there_were_configurations():
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=[(index, 1, regular(index)) for index in range(1, 6)])
     assert look(disk).members == ()
     assert look(disk).is_member
@@ -355,7 +357,7 @@ def test_a_log_of_before_there_were_configurations():
 
 
 def test_a_learner_becomes_the_voter():
-    disk = FaultyFiles()
+    disk = Disk()
     group = Configuration.of([Member("n1", "h1:1", "disk1", voter=False, promote=True), Member("n2", "h2:1", "disk2")])
     build(disk, entries=member_entries(configuration=group))
     force(disk, cluster=NEW)
@@ -363,7 +365,7 @@ def test_a_learner_becomes_the_voter():
 
 
 def test_a_recovered_node_can_be_recovered_again():
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=member_entries())
     force(disk, cluster=NEW)
     assert force(disk, cluster="c-third") == 10
@@ -371,7 +373,7 @@ def test_a_recovered_node_can_be_recovered_again():
 
 
 def test_the_next_start_with_the_old_settings_is_told_what_to_set():
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, entries=member_entries())
     force(disk, cluster=NEW)
     with pytest.raises(IdentityError, match=f"belongs to cluster '{NEW}'.*cluster_id = {NEW}.*peers"):
@@ -389,11 +391,11 @@ SHAPES = {
 
 
 def steps_of(shape) -> list[str]:
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, **shape)
     disk.arm(0)
     force(disk, cluster=NEW)
-    return disk.journal
+    return [str(call) for call in disk.journal]
 
 
 def judge_interrupted(disk, expected):
@@ -423,7 +425,7 @@ def identity_of(disk):
 
 
 def expected_of(shape):
-    disk = FaultyFiles()
+    disk = Disk()
     build(disk, **shape)
     force(disk, cluster=NEW)
     return applied_by_a_start(disk, NEW)
@@ -434,11 +436,11 @@ def test_power_cut_at_every_file_operation(name):
     shape = SHAPES[name]
     expected = expected_of(shape)
     steps = steps_of(shape)
-    assert steps.count("rename identity.part") == 2
+    assert steps.count("rename identity.part identity") == 2
     seen = set()
     for step in range(1, len(steps) + 1):
         for seed in range(8):
-            disk = FaultyFiles()
+            disk = Disk()
             build(disk, **shape)
             disk.arm(step)
             with pytest.raises(PowerCut):
@@ -456,12 +458,12 @@ def test_every_file_operation_may_fail(name, fault):
     shape = SHAPES[name]
     expected = expected_of(shape)
     for step in range(1, len(steps_of(shape)) + 1):
-        disk = FaultyFiles()
+        disk = Disk()
         build(disk, **shape)
         disk.arm(step, fault)
         with pytest.raises(RaftKVError):
             force(disk, cluster=NEW)
-        disk.arm(0)
+        disk.disarm()
         judge_interrupted(disk, expected)
 
 

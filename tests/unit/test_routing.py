@@ -8,6 +8,8 @@ import pytest
 
 import raftkv.server.commands  # noqa: F401 -- adds the server commands to the table
 from raftkv.commands.registry import TABLE, lookup
+from raftkv.machine.alarms import NOSPACE
+from raftkv.machine.machine import StateMachine
 from raftkv.server.consistency import LINEARIZABLE, LOCAL
 from raftkv.server.routing import MovedError, Routing
 from raftkv.store.slots import key_slot
@@ -21,6 +23,7 @@ class Router(Routing):
     def __init__(self, redirect="forward"):
         self.settings = SimpleNamespace(redirect=redirect)
         self.raft = SimpleNamespace(is_leader=False, leader_id="n2")
+        self.machine = StateMachine()
         self.now = 100.0
         self.clock = self
         self.addresses = {"n2": "10.0.0.2:7379"}
@@ -184,3 +187,23 @@ def test_the_end_of_a_pause_leaves_the_detour_of_redirection():
     router.pause_clients(101.0, writes_only=False)
     router.release_paused(101.0)
     assert router.detour
+
+
+def test_while_a_member_is_full_each_command_is_looked_at_and_what_takes_space_is_refused():
+    router = Router()
+    commands = {
+        name: lookup([name, *([b"1"] * count)]) for name, count in ((b"SET", 2), (b"DEL", 1), (b"GET", 1), (b"PING", 0))
+    }
+    assert router.refusal(*commands.values()) is None
+    router.machine.alarms.raise_("n2", NOSPACE, "none is free", 1)
+    router.machine._note_alarms()
+    router.leadership_changed()
+    assert router.detour
+    assert [router.refusal(one) is not None for one in commands.values()] == [True, False, False, False]
+    first, second = router.refusal(*commands.values()), router.refusal(commands[b"SET"])
+    assert first.code == "NOSPACE"
+    assert first is not second, "what is raised keeps the frames that it passed"
+    router.machine.alarms.clear("n2", NOSPACE)
+    router.machine._note_alarms()
+    router.leadership_changed()
+    assert not router.detour

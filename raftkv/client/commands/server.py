@@ -50,7 +50,7 @@ class ServerCommands(Caller[T]):
         return self._call("INFO", shape=info)
 
     def cluster_status(self) -> dict[str, Any]:
-        """RAFT.STATUS: role, leader, term, indices, digest of the node that answers."""
+        """RAFT.STATUS: role, leader, term, indices of the node that answers."""
         return self._call("RAFT.STATUS", shape=report)
 
     def cluster_nodes(self) -> list[dict[str, Any]]:

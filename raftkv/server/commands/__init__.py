@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from raftkv.server.commands import (
     acl,
+    alarms,
+    backup,
     client,
     cluster,
     config,
@@ -25,6 +27,8 @@ from raftkv.server.commands import (
 
 __all__ = [
     "acl",
+    "alarms",
+    "backup",
     "client",
     "cluster",
     "config",

@@ -80,7 +80,7 @@ def reset(context: ServerContext, _argv: Argv) -> Reply:
     client.authenticated = not context.node.settings.requirepass
     client.proto = 2
     client.db = 0
-    client.no_evict = client.readonly = client.asking = client.redirect = False
+    client.no_evict = client.readonly = client.asking = client.redirect = client.is_replica = False
     client.consistency = LINEARIZABLE
     client.reply_on = True
     client.reply_skip = 0

@@ -18,7 +18,7 @@ from raftkv.protocol.replies import Reply
 from raftkv.replicator import ReplicationStatus
 from raftkv.server.commands.common import host_port, human_bytes, text
 from raftkv.server.commands.connection import REDIS_VERSION
-from raftkv.server.commands.persistence import last_save_s
+from raftkv.server.commands.persistence import last_save_s, saving
 from raftkv.server.commands.topology import cluster_name, leader, members
 from raftkv.server.state import CommandStatistics, Node, ServerContext
 from raftkv.store.keyspace import Database, Keyspace
@@ -62,7 +62,7 @@ def _clients(node: Node, _status: ReplicationStatus) -> Fields:
         "maxclients": node.settings.maxclients,
         "client_recent_max_input_buffer": max((one[0] for one in buffers), default=0),
         "client_recent_max_output_buffer": max((one[1] for one in buffers), default=0),
-        "blocked_clients": 0,
+        "blocked_clients": sum(client.blocked for client in node.clients),
         "tracking_clients": 0,
     }
 
@@ -89,20 +89,71 @@ def _memory(node: Node, _status: ReplicationStatus) -> Fields:
 
 
 def _persistence(node: Node, status: ReplicationStatus) -> Fields:
-    """The log is what Redis calls the append-only file, a snapshot what it calls RDB."""
+    """The log is what Redis calls the append-only file, a snapshot what it calls RDB; ours are the fields behind ``fsync_policy``.
+
+    One job writes a snapshot and shortens the log, so what Redis says of a save and of a rewrite is said of it.
+    """
+    saves, disk = node.saves, node.replicator.disk()
+    under_way, current_s = saving(node), int(status.saving_s)
+    outcome = "ok" if saves.last_ok else "err"
     return {
-        "loading": 0,
-        "rdb_changes_since_last_save": status.applied_index - status.snapshot_index,
-        "rdb_bgsave_in_progress": int(node.saves.running),
+        "loading": int(not node.recovery.over and status.applied_index < status.commit_index),
+        "async_loading": 0,
+        "rdb_changes_since_last_save": max(0, status.applied_index - status.snapshot_index),
+        "rdb_bgsave_in_progress": int(under_way == "save"),
         "rdb_last_save_time": last_save_s(node),
-        "rdb_last_bgsave_status": "ok" if node.saves.last_ok else "err",
-        "rdb_saves": node.saves.count,
+        "rdb_last_bgsave_status": outcome,
+        "rdb_last_bgsave_time_sec": saves.last_seconds,
+        "rdb_current_bgsave_time_sec": current_s if under_way == "save" else -1,
+        "rdb_saves": saves.count,
         "aof_enabled": 1,
-        "aof_rewrite_in_progress": int(node.saves.running),
-        "aof_last_bgrewrite_status": "ok" if node.saves.last_ok else "err",
-        "aof_last_write_status": "err" if status.halted else "ok",
+        "aof_rewrite_in_progress": int(under_way == "rewrite"),
+        "aof_rewrite_scheduled": int(saves.scheduled == "rewrite"),
+        "aof_last_rewrite_time_sec": saves.last_seconds,
+        "aof_current_rewrite_time_sec": current_s if under_way == "rewrite" else -1,
+        "aof_last_bgrewrite_status": outcome,
+        "aof_last_write_status": "err" if disk.log_failed else "ok",
+        "aof_current_size": disk.log_bytes,
+        "aof_base_size": saves.base_bytes,
+        "aof_pending_rewrite": 0,
+        "aof_pending_bio_fsync": int(disk.sync_pending),
         "fsync_policy": node.settings.fsync,
         "fsync_can_lose": _LOSS[node.settings.fsync],
+        "log_first_index": status.first_index,
+        "log_last_index": status.last_index,
+        "log_durable_index": status.durable_index,
+        "log_synced_index": status.synced_index,
+        "log_segments": disk.log_segments,
+        "log_torn_bytes": disk.torn_bytes,
+        "recovery_seconds": f"{sum(node.recovery.seconds.values()):.3f}",
+        "snapshot_index": status.snapshot_index,
+        "snapshot_bytes": disk.snapshot_bytes,
+        "snapshot_age_seconds": max(0, node.clock.wall_ms() // 1000 - saves.last_s) if saves.last_s else -1,
+        "disk_free_bytes": node.disk.free_bytes,
+        "disk_total_bytes": node.disk.total_bytes,
+        "disk_reserve_bytes": node.disk.reserve_bytes,
+        "disk_slow_syncs": node.disk.slow_syncs,
+        "disk_wait_ms": round(1000 * node.disk.waits_s),
+        "disk_alarms": ",".join(f"{one.node}:{one.kind}" for one in node.machine.alarms.standing),
+        **_archive(node, status),
+    }
+
+
+def _archive(node: Node, status: ReplicationStatus) -> Fields:
+    if node.archiver is None:
+        return {"archive_enabled": 0}
+    state = node.archiver.state
+    return {
+        "archive_enabled": 1,
+        "archive_status": "err" if state.error else "ok",
+        "archive_error": state.error.replace("\r", " ").replace("\n", " "),
+        "archive_index": state.index,
+        "archive_lag_entries": max(0, status.applied_index - state.index),
+        "archive_lag_seconds": f"{state.lag_s(node.clock.monotonic()):.1f}",
+        "archive_run": state.run,
+        "archive_base_index": state.base_index,
+        "archive_failures": state.failures,
+        "archive_gaps": state.gaps,
     }
 
 
@@ -242,6 +293,7 @@ def _raft(node: Node, status: ReplicationStatus) -> Fields:
         "raft_configuration_index": status.configuration_index,
         "raft_changing": int(status.changing),
         "raft_connected_peers": sum(peer.connected for peer in status.peers.values()),
+        "raft_repairing": status.repairing,
         "raft_halted": status.halted.replace("\r", " ").replace("\n", " "),
     }
 

@@ -5,13 +5,12 @@ Indices and terms are those of the Raft log (Ongaro, Ousterhout 2014, figure 2).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from raftkv.commands.registry import Argv, command
-from raftkv.errors import CommandError, RaftKVError
+from raftkv.errors import CommandError
 from raftkv.protocol.replies import Reply
-from raftkv.server.commands.common import completed
+from raftkv.server.commands.alarms import alarm_texts
 from raftkv.server.commands.persistence import snapshot
+from raftkv.server.commands.replication import acknowledged_index
 from raftkv.server.commands.topology import members
 from raftkv.server.state import ServerContext
 
@@ -19,12 +18,13 @@ _SINCE = "raftkv 0.1.0"
 
 
 @command("RAFT.STATUS", arity=-1, flags="loading stale", group="raft", since=_SINCE, scope="server", syntax="[field ...]",
-         summary="State of this replica, and the digest of its data; or only the fields that are named.",
-         complexity="O(N) with N the number of keys in slots that changed since the last digest; O(1) without the digest")  # fmt: skip
+         summary="State of this replica, or only the fields that are named; the digest of its data (digest, digest_index) "
+         "only when it is named.",
+         complexity="O(1); with the digest O(N) with N the number of keys in slots that changed since the last one")  # fmt: skip
 def raft_status(context: ServerContext, argv: Argv) -> Reply:
     wanted = argv[1:]
     fields = _status_fields(context)
-    if not wanted or not {b"digest", b"digest_index"}.isdisjoint(wanted):
+    if not {b"digest", b"digest_index"}.isdisjoint(wanted):  # half a second at a million keys: only for who asks
         digest, fields[b"digest_index"] = context.node.machine.digest()
         fields[b"digest"] = digest.encode()
     unknown = next((name for name in wanted if name not in fields), None)
@@ -50,6 +50,7 @@ def _status_fields(context: ServerContext) -> dict[bytes, Reply]:
         b"last_index": status.last_index,
         b"first_index": status.first_index,
         b"durable_index": status.durable_index,
+        b"synced_index": status.synced_index,
         b"snapshot_index": status.snapshot_index,
         b"pending": status.pending,
         b"leader_changes": status.leader_changes,
@@ -60,7 +61,9 @@ def _status_fields(context: ServerContext) -> dict[bytes, Reply]:
         b"configuration_index": status.configuration_index,
         b"changing": int(status.changing),
         b"client_addresses": [one.address.encode() for one in members(node) if one.address],
+        b"alarms": [one.encode() for one in alarm_texts(node)],
         b"halted": status.halted.encode(),
+        b"repairing": status.repairing.encode(),
         b"uptime_s": int(node.clock.monotonic() - node.started),
     }
 
@@ -68,15 +71,7 @@ def _status_fields(context: ServerContext) -> dict[bytes, Reply]:
 @command("RAFT.TOKEN", arity=1, flags="noscript", group="raft", since=_SINCE, scope="server",
          summary="A token for READ AT LEAST, at any node: it covers all that this connection was answered before.")  # fmt: skip
 async def raft_token(context: ServerContext, _argv: Argv) -> Reply:
-    replicator = context.node.replicator
-
-    def start(done: Callable[[int, RaftKVError | None], None]) -> None:
-        # What was answered here may have been applied at the leader only: a barrier covers both.
-        replicator.read_barrier(
-            lambda _, error: done(0 if error is not None else replicator.status().applied_index, error)
-        )
-
-    return await completed(start)
+    return await acknowledged_index(context.node)
 
 
 @command("RAFT.SNAPSHOT", arity=1, flags="admin noscript", group="raft", since=_SINCE, scope="server",

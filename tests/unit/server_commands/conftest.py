@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import hiredis
@@ -18,11 +19,14 @@ import raftkv.server.commands  # noqa: F401 -- both are imported for their decla
 from raftkv.commands.registry import Context, lookup
 from raftkv.config import Settings
 from raftkv.errors import RaftKVError
+from raftkv.machine.alarms import Alarms
 from raftkv.protocol.encoder import encode
-from raftkv.replicator import MembershipChange, PeerStatus, ReplicationStatus
+from raftkv.replicator import Compacted, DiskStatus, MembershipChange, OpenSnapshot, PeerStatus, ReplicationStatus
+from raftkv.server.archiver import Archiver
+from raftkv.server.backups import Backups
 from raftkv.server.clients import ClientRegistry
 from raftkv.server.slowlog import Slowlog
-from raftkv.server.state import Client, ProcessUsage, SaveState, ServerContext, Statistics
+from raftkv.server.state import Client, DiskState, ProcessUsage, SaveState, ServerContext, Statistics
 from raftkv.store.keyspace import Keyspace
 
 PEERS = {"n1": "127.0.0.1:17379", "n2": "127.0.0.1:17380", "n3": "127.0.0.1:17381"}
@@ -65,7 +69,17 @@ class FakeReplicator:
         self.changes: list[MembershipChange] = []
         self.waiting_snapshots: list[Callable[[int, RaftKVError | None], None]] = []
         self.hold_snapshots = False
+        self.syncs: list[int] = []
+        self.sync_error: RaftKVError | None = None
+        self.hold_syncs = False
+        self.disk_state = DiskStatus(
+            log_bytes=50_000, log_segments=2, log_failed="", sync_pending=False, torn_bytes=17, snapshot_bytes=12_345
+        )
         self.on_status: Callable[[], None] = lambda: None
+        self.snapshot: OpenSnapshot | None = None
+        self.snapshots: list[int] = []
+        """Indices that the next ones cover; when there are none, each covers all that was applied."""
+        self.snapshots_taken = 0
 
     def status(self) -> ReplicationStatus:
         self.on_status()
@@ -90,7 +104,31 @@ class FakeReplicator:
         if self.hold_snapshots:
             self.waiting_snapshots.append(done)
         else:
+            self.snapshots_taken += 1
+            covered = self.snapshots.pop(0) if self.snapshots else self.state.applied_index
+            if self.snapshot is not None and not self.snapshot_error:
+                self.change(snapshot_index=covered)
+                self.snapshot = replace(self.snapshot, index=covered)
             done(0 if self.snapshot_error else self.state.applied_index, self.snapshot_error)
+
+    def open_snapshot(self) -> OpenSnapshot | None:
+        return self.snapshot
+
+    def await_synced(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
+        self.syncs.append(index)
+        if self.sync_error is None:
+            self.change(synced_index=self.state.last_index)
+        if not self.hold_syncs:
+            done(self.sync_error)
+
+    def compact(self, done: Callable[[Compacted | None, RaftKVError | None], None]) -> None:
+        def written(index: int, error: RaftKVError | None) -> None:
+            done(None if error else Compacted(index, index - 1, 4096), error)
+
+        self.take_snapshot(written)
+
+    def disk(self) -> DiskStatus:
+        return self.disk_state
 
     def transfer_leadership(self, node_id: str | None, done: Callable[[RaftKVError | None], None]) -> None:
         self.transfers.append(node_id)
@@ -104,9 +142,27 @@ class FakeReplicator:
 class FakeMachine:
     def __init__(self) -> None:
         self.keyspace = Keyspace()
+        self.alarms = Alarms()
 
     def digest(self) -> tuple[str, int]:
         return ("ab" * 16, 99)
+
+
+class FakeCalls:
+    """Other members that do what they are asked at once, except those that ``fail``; ``silent`` ones never answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+        self.fail: dict[str, RaftKVError] = {}
+        self.silent: set[str] = set()
+
+    def ask(
+        self, peer: str, task: str, index: int, done: Callable[[Compacted | None, RaftKVError | None], None]
+    ) -> None:
+        self.asked.append((peer, task, index))
+        if peer not in self.silent:
+            error = self.fail.get(peer)
+            done(Compacted(90, 80, 4096) if task == "compact" and error is None else None, error)
 
 
 @dataclass
@@ -124,6 +180,13 @@ class FakeNode:
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     slowlog: Slowlog = field(default_factory=lambda: Slowlog(16, 0))
     saves: SaveState = field(default_factory=SaveState)
+    recovery: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(over=True, seconds={"log": 0.25, "replay": 1.0})
+    )
+    calls: FakeCalls = field(default_factory=FakeCalls)
+    disk: DiskState = field(default_factory=DiskState)
+    backups: Backups = field(default_factory=lambda: Backups(lambda: 0.0))
+    archiver: Archiver | None = None
     started: float = 900.0
     run_id: str = "f" * 40
     stats: Statistics = field(default_factory=Statistics)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from raftkv.config import Secret
-from raftkv.errors import BusyError, CommandError
+from raftkv.errors import BusyError, CommandError, NodeStoppedError
 from raftkv.protocol.replies import Verbatim
+from raftkv.server.clients import client_flags
 from raftkv.server.commands.info import SECTIONS, percentile_us
+from raftkv.server.commands.persistence import begin_scheduled
 from raftkv.server.commands.replication import followers_holding
 from raftkv.server.process import read_process_usage
 from raftkv.server.state import CommandStatistics, Statistics
@@ -187,15 +189,15 @@ class TestRaft:
         assert server.line("RAFT.STATUS") == {
             b"node": b"n1", b"cluster": b"c1", b"role": b"leader", b"leader": b"127.0.0.1:7379", b"leader_id": b"n1",
             b"term": 7, b"commit_index": 100, b"applied_index": 99, b"last_index": 101, b"first_index": 5,
-            b"durable_index": 100, b"snapshot_index": 4, b"pending": 2, b"leader_changes": 0, b"members": 3,
-            b"digest": b"ab" * 16, b"digest_index": 99, b"halted": b"", b"uptime_s": 100, b"voter": 1, b"voters": 3,
+            b"durable_index": 100, b"synced_index": 0, b"snapshot_index": 4, b"pending": 2, b"leader_changes": 0, b"members": 3,
+            b"alarms": [], b"halted": b"", b"repairing": b"", b"uptime_s": 100, b"voter": 1, b"voters": 3,
             b"learners": 0, b"configuration_index": 0, b"changing": 0,
             b"client_addresses": [b"127.0.0.1:7379", b"127.0.0.1:7380", b"127.0.0.1:7381"],
         }  # fmt: skip
 
     def test_status_of_some_fields(self, server):
         assert server.line("RAFT.STATUS term role") == {b"term": 7, b"role": b"leader"}
-        assert server.line("RAFT.STATUS digest_index") == {b"digest_index": 99}
+        assert server.line("RAFT.STATUS digest digest_index") == {b"digest": b"ab" * 16, b"digest_index": 99}
         with pytest.raises(CommandError, match="unknown field 'colour'"):
             server.line("RAFT.STATUS colour")
 
@@ -219,12 +221,44 @@ class TestSnapshots:
         server.node.replicator.hold_snapshots = True
         assert server.line("BGSAVE") == "Background saving started"
         assert fields(server.line("INFO persistence"))["rdb_bgsave_in_progress"] == "1"
-        for line in ("BGSAVE", "SAVE", "BGREWRITEAOF", "RAFT.SNAPSHOT"):
+        for line in ("BGSAVE", "BGSAVE SCHEDULE", "SAVE", "RAFT.SNAPSHOT", "COMPACT"):
             with pytest.raises(CommandError, match="Background save already in progress"):
                 server.line(line)
         server.node.replicator.waiting_snapshots.pop()(99, None)
         assert fields(server.line("INFO persistence"))["rdb_bgsave_in_progress"] == "0"
-        assert server.line("BGREWRITEAOF") == "Background append only file rewriting started"
+
+    def test_a_snapshot_that_nobody_asked_for_counts_as_one_under_way(self, server):
+        server.node.replicator.change(saving_s=3.7)
+        with pytest.raises(CommandError, match="Background save already in progress"):
+            server.line("BGSAVE")
+        shown = fields(server.line("INFO persistence"))
+        assert (shown["rdb_bgsave_in_progress"], shown["rdb_current_bgsave_time_sec"]) == ("1", "3")
+        assert (shown["aof_rewrite_in_progress"], shown["aof_current_rewrite_time_sec"]) == ("0", "-1")
+
+    def test_a_rewrite_waits_for_a_save_and_a_scheduled_save_for_a_rewrite(self, server):
+        replicator, node = server.node.replicator, server.node
+        replicator.hold_snapshots = True
+        server.line("BGSAVE")
+        assert server.line("BGREWRITEAOF") == "Background append only file rewriting scheduled"
+        assert fields(server.line("INFO persistence"))["aof_rewrite_scheduled"] == "1"
+        begin_scheduled(node)
+        assert len(replicator.waiting_snapshots) == 1
+        replicator.waiting_snapshots.pop()(99, None)
+        begin_scheduled(node)
+        shown = fields(server.line("INFO persistence"))
+        assert (shown["rdb_bgsave_in_progress"], shown["aof_rewrite_in_progress"]) == ("0", "1")
+        assert shown["aof_rewrite_scheduled"] == "0"
+        with pytest.raises(CommandError, match="Background append only file rewriting already in progress"):
+            server.line("BGREWRITEAOF")
+        with pytest.raises(CommandError, match="Another child process is active"):
+            server.line("BGSAVE")
+        assert server.line("BGSAVE SCHEDULE") == "Background saving scheduled"
+        replicator.waiting_snapshots.pop()(99, None)
+        begin_scheduled(node)
+        assert fields(server.line("INFO persistence"))["rdb_bgsave_in_progress"] == "1"
+        replicator.waiting_snapshots.pop()(99, None)
+        begin_scheduled(node)
+        assert not replicator.waiting_snapshots
 
     def test_a_failure_is_told_and_shown(self, server):
         server.node.replicator.snapshot_error = BusyError("disk full")
@@ -238,6 +272,110 @@ class TestSnapshots:
         assert server.line("BGSAVE schedule") == "Background saving started"
         with pytest.raises(CommandError, match="syntax error"):
             server.line("BGSAVE foo")
+
+
+class TestPersistence:
+    def test_info_says_what_is_on_disk(self, server):
+        server.node.replicator.change(synced_index=95)
+        shown = fields(server.line("INFO persistence"))
+        assert {name: shown[name] for name in shown if name.startswith(("log_", "snapshot_"))} == {
+            "log_first_index": "5", "log_last_index": "101", "log_durable_index": "100", "log_synced_index": "95",
+            "log_segments": "2", "log_torn_bytes": "17", "snapshot_index": "4", "snapshot_bytes": "12345",
+            "snapshot_age_seconds": "-1",
+        }  # fmt: skip
+        assert (shown["aof_current_size"], shown["aof_last_write_status"], shown["aof_pending_bio_fsync"]) == (
+            "50000", "ok", "0",
+        )  # fmt: skip
+        assert (shown["loading"], shown["recovery_seconds"]) == ("0", "1.250")
+        server.node.recovery.over = False
+        assert fields(server.line("INFO persistence"))["loading"] == "1"
+
+    def test_info_of_a_log_that_failed(self, server):
+        replicator = server.node.replicator
+        replicator.disk_state = replace(replicator.disk_state, log_failed="EIO", sync_pending=True)
+        shown = fields(server.line("INFO persistence"))
+        assert (shown["aof_last_write_status"], shown["aof_pending_bio_fsync"]) == ("err", "1")
+
+    def test_sync(self, server):
+        assert server.line("SYNC") == 101
+        assert server.line("sync all") == {b"n1": 101, b"n2": 99, b"n3": 99}
+        assert server.node.calls.asked == [("n2", "sync", 99), ("n3", "sync", 99)]
+        server.node.calls.fail["n3"] = BusyError("far behind")
+        assert str(server.line("SYNC ALL")[b"n3"]) == "TRYAGAIN far behind"
+        server.node.replicator.sync_error = NodeStoppedError("EIO")
+        with pytest.raises(NodeStoppedError, match="EIO"):
+            server.line("SYNC")
+        for line in ("SYNC now", "SYNC ALL ALL", "COMPACT n1"):
+            with pytest.raises(CommandError, match="syntax error"):
+                server.line(line)
+
+    def test_compact(self, server):
+        own = {b"index": 99, b"first_index": 98, b"freed_bytes": 4096}
+        assert server.line("COMPACT") == own
+        assert fields(server.line("INFO persistence"))["rdb_saves"] == "1"
+        server.node.calls.fail["n3"] = BusyError("away")
+        everywhere = server.line("COMPACT ALL")
+        assert everywhere[b"n1"] == own
+        assert everywhere[b"n2"] == {b"index": 90, b"first_index": 80, b"freed_bytes": 4096}
+        assert str(everywhere[b"n3"]) == "TRYAGAIN away"
+
+    def test_sync_of_a_redis_replica_is_refused(self, server):
+        for line in ("REPLCONF listening-port 6379", "PSYNC ? -1", "SYNC"):
+            with pytest.raises(CommandError, match="raftkv does not replicate to a Redis server"):
+                server.line(line)
+        assert client_flags(server.client) == "S"
+        server.line("RESET")
+        assert server.line("SYNC") == 101
+
+
+class TestWaitaof:
+    def test_it_counts_this_node_and_the_others(self, server):
+        assert server.line("WAITAOF 1 1 0")[0] == 1
+        assert server.line("WAITAOF 0 9 0") == [1, 2]
+        assert not server.client.blocked
+
+    def test_nobody_is_asked_for_nothing(self, server):
+        server.node.replicator.change(synced_index=10)
+        assert server.line("WAITAOF 0 0 0") == [0, 0]
+        assert (server.node.calls.asked, server.node.replicator.syncs) == ([], [])
+
+    def test_in_time_it_says_how_far_it_came(self, server):
+        server.node.calls.silent = {"n2", "n3"}
+        server.node.replicator.hold_syncs = True
+        assert server.line("WAITAOF 1 1 20") == [0, 0]
+        server.node.calls.silent = {"n3"}
+        assert server.line("WAITAOF 0 2 20") == [1, 1]
+
+    def test_a_member_that_failed_is_asked_again(self, server):
+        server.node.calls.fail = {"n2": BusyError("behind"), "n3": BusyError("behind")}
+        server.node.replicator.on_status = lambda: (
+            server.node.calls.fail.clear() if len(server.node.calls.asked) > 3 else None
+        )
+        assert server.line("WAITAOF 0 2 0")[1] == 2
+
+    def test_a_learner_does_not_count(self, server):
+        peers = server.node.replicator.state.peers
+        server.node.replicator.change(peers={**peers, "n3": replace(peers["n3"], voter=False)})
+        assert server.line("WAITAOF 1 2 0") == [1, 1]
+
+    def test_a_failed_log_is_told(self, server):
+        server.node.replicator.sync_error = NodeStoppedError("EIO")
+        with pytest.raises(NodeStoppedError, match="EIO"):
+            server.line("WAITAOF 1 0 0")
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("WAITAOF 2 0 0", "value is out of range, value must between 0 and 1"),
+            ("WAITAOF x 0 0", "value is out of range, value must between 0 and 1"),
+            ("WAITAOF 1 -1 0", "value is out of range, must be positive"),
+            ("WAITAOF 1 0 x", "timeout is not an integer or out of range"),
+            ("WAITAOF 1 0 -1", "timeout is negative"),
+        ],
+    )
+    def test_arguments(self, server, line, message):
+        with pytest.raises(CommandError, match=message):
+            server.line(line)
 
 
 class TestSlowlog:
@@ -297,3 +435,32 @@ def test_process_usage_is_read_from_proc(tmp_path):
     assert usage.pid > 0
     nowhere = read_process_usage(tmp_path / "nope")
     assert (nowhere.rss_bytes, nowhere.system_memory_bytes) == (0, 0)
+
+
+class TestAlarms:
+    def test_list_shows_what_stands(self, server):
+        assert server.line("RAFT.ALARM LIST") == []
+        server.node.machine.alarms.raise_("n2", "NOSPACE", "none is free", 7)
+        assert server.line("RAFT.ALARM LIST") == [
+            {b"node": b"n2", b"kind": b"NOSPACE", b"reason": b"none is free", b"since_ms": 7}
+        ]
+        assert server.line("RAFT.STATUS")[b"alarms"] == [b"n2 NOSPACE: none is free"]
+
+    def test_clear_is_ordered(self, server):
+        orders = []
+        server.node.order_alarm = lambda words, done: (orders.append(words), done(1, None))
+        assert server.line("RAFT.ALARM CLEAR n2 nospace") == 1
+        assert orders == [[b"CLEAR", b"n2", b"NOSPACE"]]
+
+    @pytest.mark.parametrize(
+        ("line", "error"),
+        [
+            ("RAFT.ALARM CLEAR n2 CORRUPT", "ERR no kind of alarm is called 'CORRUPT'; there is: NOSPACE"),
+            (f"RAFT.ALARM CLEAR {'n' * 33} NOSPACE", "ERR a member's id has at most 32 bytes"),
+            ("RAFT.ALARM CLEAR n2", "ERR wrong number of arguments for 'raft.alarm|clear' command"),
+        ],
+    )
+    def test_clear_refuses_what_there_is_not(self, server, line, error):
+        with pytest.raises(CommandError) as raised:
+            server.line(line)
+        assert str(raised.value) == error

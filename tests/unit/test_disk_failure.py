@@ -1,0 +1,39 @@
+"""Which errors are the disk's, and that a process ends even if its disk answers no more."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+import pytest
+
+from persistence.directory import explain
+from persistence.errors import CorruptLogError, LogFailedError
+from raftkv.server.disk_failure import EXIT_DISK, end_soon, is_disk_error
+
+
+def caused_by(error: OSError) -> Exception:
+    failure = LogFailedError("the log failed")
+    failure.__cause__ = error
+    return failure
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_what_another_start_may_find_mended(number):
+    error = OSError(number, "no")
+    assert is_disk_error(error)
+    assert is_disk_error(caused_by(error))
+
+
+@pytest.mark.parametrize(
+    "error", [None, OSError(errno.EACCES, "no"), CorruptLogError("f", 1, "x"), explain(OSError(2, "no"), "d")]
+)
+def test_what_another_start_will_not_mend(error):
+    assert not is_disk_error(error)
+
+
+def test_a_process_that_does_not_end_is_ended():
+    codes, done = [], threading.Event()
+    end_soon(0.0, lambda code: (codes.append(code), done.set()))
+    assert done.wait(5)
+    assert codes == [EXIT_DISK]
