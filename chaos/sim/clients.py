@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chaos.sim.checks import Violation
 from raftkv.errors import RaftKVError
+from raftkv.machine.alarms import NoSpaceError
 from raftkv.machine.batch import OPEN, PLAIN, Group, Run, encode_group
 from raftkv.server.consistency import LINEARIZABLE, LOCAL, Consistency
 
@@ -266,6 +267,14 @@ class Client:
         if error is not None:
             self._failed(operation, member, error)
             return
+        if _lacks_space(result):
+            # Answered as certainly not done. Should it have been done all the same, it is done twice now.
+            self.history.refused += 1
+            if operation.sequence:
+                self._sequence += 1
+                operation.sequence = self._sequence
+            self.world.scheduler.after(0.05 + 0.1 * self.rng.random(), self._try, operation)
+            return
         if isinstance(result, RaftKVError):
             raise Violation("reply", f"{self.name}: {operation.words[:2]} was answered {result}")
         operation.done = True
@@ -375,3 +384,10 @@ def judge_list(name: bytes, asked: list[Appended], found: object) -> None:
         last = last if place is None else place
     if there:
         raise Violation("invented", f"{name.decode()} holds what nobody asked for: {sorted(there)[:3]}")
+
+
+def _lacks_space(result: Any) -> bool:
+    """Whether the command of a batch, or of a session, was refused because a member is full."""
+    if isinstance(result, tuple):
+        return bytes(result[0]).startswith(b"-NOSPACE")
+    return isinstance(result, list) and len(result) == 1 and isinstance(result[0], NoSpaceError)

@@ -80,14 +80,14 @@ def _state(member: Member, leader: Member | None) -> State:
 def _leading(member: Member) -> Iterator[str]:
     if member.replica.transfer.target:
         yield "transferring"
-    if member.replica.snapshots.is_sending:
+    if member.replica.snapshots.sender.peers:
         yield "sending snapshot"
 
 
 def _following(member: Member, leader: Member | None) -> Iterator[str]:
     if not member.replica.core.engine.leader_id:
         yield "electing"
-    if member.replica.snapshots.is_receiving:
+    if member.replica.snapshots.receiver.is_receiving:
         yield "receiving snapshot"
     if leader is not None and member.log.last_index < leader.replica.core.committed:
         yield "behind"

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from persistence.records import CLEAR, COMPACT
+from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_number, walk
+from raftkv.machine.alarms import NOSPACE, clearing, raising
+
 if TYPE_CHECKING:
+    from chaos.disk import Disk
     from chaos.sim.member import Member
     from chaos.sim.world import World
+
+
+STALL_S: Final = 3.0
+"""A sync on a stalled disk; longer than a leader waits for one."""
+ALARM_STEP_S: Final = 0.3
+"""Between two attempts to clear an alarm."""
 
 
 class Harm(NamedTuple):
@@ -166,10 +177,11 @@ def power_all(world: World, rng: Random) -> Harm | None:
 def power_at_operation(world: World, rng: Random) -> Harm | None:
     """A power cut inside a file operation, soon."""
     member = world.members[rng.choice(world.ids)]
-    if not member.up or member.disk.cut_in:
+    if not member.up or member.disk.armed:
         return None
-    member.disk.cut_in = rng.randrange(1, 30)
-    return Harm(f"{member.id} at its {member.disk.cut_in}th file operation from now")
+    at = rng.randrange(1, 30)
+    member.disk.arm(at)
+    return Harm(f"{member.id} at its {at}th file operation from now")
 
 
 def disk_full(world: World, rng: Random) -> Harm | None:
@@ -189,18 +201,82 @@ def disk_full(world: World, rng: Random) -> Harm | None:
     return Harm(member.id, (member.id,))
 
 
-def rot(world: World, rng: Random) -> Harm | None:
-    """One bit of one node's newest snapshot turns over while it is down. It may refuse to serve, never serve less."""
-    member = world.members[rng.choice(world.ids)]
-    names = [name for name in member.disk.listdir("data/snapshots") if name.endswith(".snap")]
-    if not member.up or not names or any(one.rotten for one in world.members.values()):
+def _steady_voter(world: World, rng: Random) -> Member | None:
+    """A voter that may lose what it holds: the group is whole, and nobody else has lost anything, known or not."""
+    if any(member.rotten or not member.registers for member in world.members.values()):
         return None
-    world.crash(member, power=rng.random() < 0.5)
-    names = [name for name in member.disk.listdir("data/snapshots") if name.endswith(".snap")]
-    member.disk.flip(f"data/snapshots/{names[-1]}")
+    voters = world.operator.steady_voters()
+    return world.members[rng.choice(voters)] if voters else None
+
+
+def rot(world: World, rng: Random) -> Harm | None:
+    """One bit of one voter's newest snapshot turns over, while it is down or while it runs."""
+    member = _steady_voter(world, rng)
+    if member is None or not any(map(_is_snapshot, member.disk.names)):
+        return None
+    stopped = rng.random() < 0.7
+    if stopped:
+        world.crash(member, power=rng.random() < 0.5)
+        world.plan_restart(member, 0.2 + rng.random())
+    name = max(filter(_is_snapshot, member.disk.names), default="")
+    if not name:
+        return None
+    member.disk.flip(name)
     member.rotten = True
-    world.plan_restart(member, 0.2)
-    return Harm(f"{member.id} {names[-1]}", (member.id,))
+    if not stopped:
+        world.plan_crash(member, 3.0 * rng.random())
+    return Harm(f"{member.id} {name}{'' if stopped else ', while it runs'}", (member.id,))
+
+
+def _is_snapshot(path: str) -> bool:
+    return path.startswith("data/snapshots/") and path.endswith(".snap")
+
+
+def rot_log(world: World, rng: Random) -> Harm | None:
+    """One bit of one voter's log turns over, while it is down or while it runs.
+
+    Not in the last sync round, where damage looks like a write that the power cut tore.
+    """
+    member = _steady_voter(world, rng)
+    if member is None:
+        return None
+    stopped = rng.random() < 0.5
+    if stopped:
+        world.crash(member, power=rng.random() < 0.5)
+        world.plan_restart(member, 0.2 + rng.random())
+    places = list(_vouched(member.disk))
+    if not places:
+        return None
+    path, begin, end = rng.choice(places)
+    offset = rng.randrange(begin, end)
+    member.disk.flip(path, offset)
+    member.rotten = True
+    if not stopped:
+        world.plan_crash(member, 3.0 * rng.random())
+    return Harm(f"{member.id} {path} at {offset}{'' if stopped else ', while it runs'}", (member.id,))
+
+
+def _vouched(disk: Disk) -> Iterator[tuple[str, int, int]]:
+    """(file, from, to): what of the log is durable, and followed by something that proves it."""
+    live = {number: name for name in disk.listdir("data/log") if (number := segment_number(name)) is not None}
+    if not live:
+        return
+    for number in range(_oldest_needed(disk, f"data/log/{live[max(live)]}", max(live)), max(live) + 1):
+        path = f"data/log/{live[number]}"
+        content = memoryview(bytes(disk.names[path].durable))
+        records = list(walk(content, marker_of(number)))
+        end = records[-1].end if records else DATA_START
+        if records and number == max(live):
+            end = records[-1].round_start
+        if end > DATA_START:
+            yield path, DATA_START, end
+
+
+def _oldest_needed(disk: Disk, path: str, number: int) -> int:
+    content = bytes(disk.names[path].content)
+    header = decode_segment_header(content[:DATA_START], path, number)
+    records = walk(memoryview(content), marker_of(number))
+    return max([header.first_segment, *(one.term for one in records if one.kind in (CLEAR, COMPACT))])
 
 
 def slow_disk(world: World, rng: Random) -> Harm | None:
@@ -213,6 +289,39 @@ def slow_disk(world: World, rng: Random) -> Harm | None:
 
     world.scheduler.after(_duration(rng), end)
     return Harm(f"{member.id} {member.slow_disk:.0f} times slower", (member.id,))
+
+
+def stalled_disk(world: World, rng: Random) -> Harm | None:
+    """The syncs of one node, rather of the leader, take seconds: a leader has to hand over."""
+    leader = world.leader()
+    member = leader if leader is not None and rng.random() < 0.7 else world.members[rng.choice(world.ids)]
+    member.slow_disk = STALL_S / world.profile.fsync_s
+
+    def end() -> None:
+        member.slow_disk = 1.0
+
+    world.scheduler.after(_duration(rng), end)
+    return Harm(f"{member.id}: {STALL_S:.0f} s for a sync", (member.id,))
+
+
+def alarm(world: World, rng: Random) -> Harm | None:
+    """The leader says of a node that it is full, and later that it is not: what takes space is refused in between."""
+    leader, node = world.leader(), rng.choice(world.ids)
+    if leader is None:
+        return None
+    until = world.scheduler.now + _duration(rng)
+    leader.alarm(raising(node, NOSPACE, "the simulation says so"))
+
+    def clear() -> None:
+        now = world.leader()
+        over = not world.storming or world.scheduler.now >= until
+        if over and now is not None:
+            now.alarm(clearing(node, NOSPACE))
+        if not over or world.storming or now is None or now.machine.alarms.of(node) is not None:
+            world.scheduler.after(ALARM_STEP_S, clear)
+
+    clear()
+    return Harm(f"{node}, said by {leader.id}", (leader.id,))
 
 
 def clock_jump(world: World, rng: Random) -> Harm | None:
@@ -333,7 +442,10 @@ HARMS: Final[dict[str, Fault]] = {
     "power_at_operation": power_at_operation,
     "disk_full": disk_full,
     "rot": rot,
+    "rot_log": rot_log,
     "slow_disk": slow_disk,
+    "stalled_disk": stalled_disk,
+    "alarm": alarm,
     "clock_jump": clock_jump,
     "transfer": transfer,
     "deaf_transfer": deaf_transfer,

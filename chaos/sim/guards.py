@@ -14,8 +14,10 @@ from unittest import mock
 
 from chaos.sim.member import TimedLog
 from chaos.sim.network import Network
+from persistence.directory import DataDirectory
+from persistence.incoming import IncomingSnapshot
 from raftkv.consensus.appends import AppendGuard
-from raftkv.consensus.configuration import Configuration
+from raftkv.consensus.configuration import Configuration, Readmit
 from raftkv.consensus.core import Core
 from raftkv.consensus.durability import DurabilityGuard
 from raftkv.consensus.election import ElectionGuard
@@ -27,13 +29,11 @@ from raftkv.consensus.messages import (
     AppendReply,
     PreVote,
     PreVoteGranted,
-    SnapshotAck,
-    SnapshotChunk,
     Vote,
 )
 from raftkv.consensus.reads import ReadIndex
 from raftkv.consensus.replication import Replication
-from raftkv.consensus.snapshots import Snapshots
+from raftkv.consensus.snapshot_receiver import SnapshotReceiver
 from raftkv.machine.batch import Run
 from raftkv.machine.sessions import Session, Sessions
 from raftkv.server.consistency import Gates
@@ -114,17 +114,6 @@ def _grant_always(self: ElectionGuard, peer: str, message: PreVote) -> None:
 
 
 # -- snapshots and reads
-def _install_any(self: Snapshots, peer: str, message: SnapshotChunk) -> None:
-    incoming = self._receiving(message)
-    if message.offset == incoming.offset:
-        incoming.write(message.offset, message.data)
-    if incoming.offset < message.total_bytes:
-        self._core.wire.send(peer, SnapshotAck(message.term, message.index, incoming.offset))
-        return
-    self._incoming = None
-    self._install(peer, message, incoming.finish())
-
-
 def _confirm_at_once(self: ReadIndex, number: int, waiting: Any) -> None:
     with mock.patch.object(Core, "is_majority", return_value=True):
         _confirm(self, number, waiting)
@@ -166,6 +155,24 @@ def _believe_a_former_life(self: Replication, peer: str, message: AppendReply) -
     if peer in self.progress:
         self.progress[peer].began = 0
     _on_reply(self, peer, message)
+
+
+# -- readmission
+_readmitted = Configuration._readmitted
+_set_aside = DataDirectory.set_aside
+
+
+def _a_voter_at_once(self: Configuration, change: Readmit) -> Configuration:
+    changed = _readmitted(self, change)
+    members = (replace(one, voter=True, promote=False) if one.promote else one for one in changed.members)
+    return replace(changed, members=tuple(members))
+
+
+def _under_the_old_id(self: DataDirectory, new_disk_id: str, notes: bytes) -> str:
+    before = self.identity
+    path = _set_aside(self, new_disk_id, notes)
+    self._identify(before)
+    return path
 
 
 GUARDS: Final[dict[str, Guard]] = {
@@ -225,7 +232,12 @@ GUARDS: Final[dict[str, Guard]] = {
         "a node with a higher term stays outside", ((ElectionGuard, "on_term_notice", _no_term_notice),)
     ),
     "snapshot-newer": Guard(
-        "an older snapshot takes the place of acknowledged entries", ((Snapshots, "on_chunk", _install_any),)
+        "an older snapshot takes the place of acknowledged entries",
+        ((SnapshotReceiver, "_is_needed", lambda _self, _index, _term: True),),
+    ),
+    "snapshot-durable": Guard(
+        "a snapshot takes the place of log and state before its file is on the disk",
+        ((IncomingSnapshot, "sync", lambda _self: None),),
     ),
     "read-majority": Guard("a deposed leader answers reads", ((ReadIndex, "_confirm", _confirm_at_once),)),
     "read-own-entry": Guard(
@@ -270,7 +282,7 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "member-disk": Guard(
         "a node that lost its disk passes for the one it was",
-        ((Membership, "admit", lambda _self, _peer, _disk, _index: ""),),
+        ((Membership, "admit", lambda *_: ""),),
     ),
     "member-reply": Guard(
         "an acknowledgement of a member's former life keeps from its new one what it lacks",
@@ -278,6 +290,18 @@ GUARDS: Final[dict[str, Guard]] = {
     ),
     "member-vote": Guard(
         "who is no member, or not yet a voter, campaigns and counts itself", ((Core, "use", _vote_always),)
+    ),
+    "repair-learner": Guard(
+        "a node whose disk was damaged is a voter again at once",
+        ((Configuration, "_readmitted", _a_voter_at_once),),
+    ),
+    "repair-disk": Guard(
+        "a node whose disk was damaged begins empty, and says nothing of it",
+        ((DataDirectory, "set_aside", _under_the_old_id),),
+    ),
+    "repair-strangers": Guard(
+        "links outlive the change that took a damaged node back, when that is overwritten",
+        ((Membership, "_look_again", lambda _self: None),),
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
 }

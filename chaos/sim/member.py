@@ -11,22 +11,26 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from chaos.disk import Disk, Killed, PowerCut
 from chaos.sim.checks import Violation
-from chaos.sim.disk import Disk, PowerCut
 from chaos.sim.network import Link
-from persistence.errors import LogFailedError, PersistenceError
+from persistence.directory import DataDirectory
+from persistence.errors import DirectoryError, LogFailedError, PersistenceError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
 from raftkv.consensus import seams
+from raftkv.consensus.compaction import Compaction
 from raftkv.consensus.configuration import Configuration
 from raftkv.consensus.configuration import Member as Peer
 from raftkv.consensus.messages import Message
-from raftkv.consensus.replica import Compaction, Replica
+from raftkv.consensus.replica import Replica
+from raftkv.consensus.soundness import UnsoundError, check_sound, sound_log
 from raftkv.errors import RaftKVError, UnknownOutcomeError
 from raftkv.machine.batch import DIGEST, Group, encode_group, header
 from raftkv.machine.machine import StateMachine
 from raftkv.replicator import ReadReady
 from raftkv.server.consistency import LINEARIZABLE, Consistency, Gates
+from raftkv.server.space import alarm_group
 
 if TYPE_CHECKING:
     from chaos.sim.world import World
@@ -62,6 +66,9 @@ class TimedLog(Log):
         self._round_running = True
         self.member.later(0.00002, self._begin)
 
+    request_fsync = request_sync
+    """Each round syncs here."""
+
     def sync(self) -> None:
         self.member.charge(self.member.fsync_s())
         super().sync()
@@ -94,6 +101,7 @@ class DelayedWriter:
         self._store = store
         self._finished: bool | None = None
         self.running = False
+        self.failure: OSError | None = None
 
     def start(self, index: int, term: int, extra: bytes, chunks: Callable[[], Iterable[bytes]]) -> None:
         content = list(chunks())
@@ -108,7 +116,9 @@ class DelayedWriter:
             file.commit()
             self._finished = True
             self._member.world.snapshots += 1
-        except OSError:
+        except OSError as error:
+            self.failure = error
+            self._store.discard(meta)
             self._finished = False
 
     def poll(self) -> bool | None:
@@ -155,7 +165,7 @@ class Member:
         self.disk_faulted = False
         """A halt is no surprise: its disk was made to fail in this life."""
         self.rotten = False
-        """What was durable on its disk was damaged: it may stop for good."""
+        """What was durable on its disk was damaged in this life: it may stop. Its next one begins with a repair."""
         self.rate = 1.0 + (2 * self.rng.random() - 1) * profile.clock_rate
         self._rate_since = (0.0, 0.0)
         """(virtual time, monotonic time) from which the rate counts."""
@@ -172,6 +182,11 @@ class Member:
     @property
     def disk_id(self) -> str:
         return f"{self.id}/{self.generation}" if self.registers else ""
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """Ids that its disk had before what it held was damaged."""
+        return self.replica.core.former
 
     @property
     def key(self) -> str:
@@ -206,11 +221,8 @@ class Member:
         """``other`` dials or answers: why it is not admitted, or nothing."""
         if not self.registers:
             return ""
-        membership = self.replica.membership
-        verdict = membership.admit(other.id, other.disk_id, other.replica.membership.index)
-        if not verdict:
-            membership.met(other.id, other.disk_id, other.address)
-        return verdict
+        standing = other.replica.membership.standing
+        return self.replica.membership.greet(other.id, other.disk_id, other.address, standing, other.former)
 
     def _on_configuration(self, configuration: Configuration) -> None:
         """As the real links: to a new member they begin anew, with a handshake."""
@@ -227,7 +239,8 @@ class Member:
         """Whether it wants to talk to that node by itself."""
         if not self.registers:
             return True
-        return peer in self.replica.membership.latest.ids or peer in self.replica.replication.leaving
+        known = self.replica.membership.latest.ids
+        return peer in known or peer in self.replica.replication.leaving or (bool(self.former) and not known)
 
     def start(self) -> None:
         """Recover from the disk and join."""
@@ -244,7 +257,7 @@ class Member:
     def _start(self) -> None:
         try:
             self._boot()
-        except OSError:
+        except (OSError, DirectoryError):
             if not self.disk.full:
                 raise
             self.up = False  # refuses to start, rightly; somebody tries again
@@ -260,38 +273,79 @@ class Member:
             preallocate=profile.preallocate,
             compress_bytes_min=128,
         )
-        self.log = cast("TimedLog", TimedLog.open("data/log", options, self.disk))
+        directory = DataDirectory.open("data", node_id=self.id, cluster_id="sim", new_disk_id=self.key, files=self.disk)
+        try:
+            self.log, store = self._open_sound(directory, options)
+        except BaseException:
+            directory.close()
+            raise
         self.log.member = self
-        store = SnapshotStore("data/snapshots", self.disk)
+        waits = self.joins or bool(directory.repairs)
         self.machine = StateMachine(digest_interval=DIGEST_INTERVAL)
         self.machine.audit.on_digest = self._on_digest
         replica_type = type("MemberReplica", (SimReplica,), {"member": self})
         self.replica = replica_type(
             self.id,
-            Configuration.of(() if self.joins else (Peer(peer, f"{peer}:1") for peer in self.peers)),
+            Configuration.of(() if waits else (Peer(peer, f"{peer}:1") for peer in self.peers)),
             disk=self.disk_id,
             address=self.address,
-            waits_to_join=self.joins,
+            former=directory.repairs if self.registers else (),
+            waits_to_join=waits,
             log=self.log,
             store=store,
             writer=DelayedWriter(self, store),
             machine=self.machine,
+            loaded=store.load_newest(self.machine.load),
             wire=self,
             monotonic=self.monotonic,
             wall_ms=self.wall_ms,
             rng=self.rng,
             timing=world.timing,
             compaction=Compaction(
-                log_bytes=1 << 30, entries=profile.snapshot_entries, retain_bytes=profile.retain_bytes
+                log_bytes=1 << 30,
+                entries=profile.snapshot_entries,
+                retain_bytes=profile.retain_bytes,
+                hold_bytes=profile.hold_bytes,
             ),
             snapshot_file=ANY_FILE,
+            aside=self.aside,
         )
+        self.replica.membership.on_stranger = self._on_stranger
         self.gates = Gates(self, self.monotonic)
         self._linked_for = self.replica.membership.latest.ids
         if self.registers:
             self.replica.membership.on_change = self._on_configuration
         self.replica.tick()
         world.checks.booted(self)
+
+    def _open_sound(self, directory: DataDirectory, options: LogOptions) -> tuple[TimedLog, SnapshotStore]:
+        """As the server does, damage is set aside, and the node begins anew with a disk of another id."""
+
+        def opened() -> tuple[TimedLog, SnapshotStore]:
+            log = sound_log(lambda: cast("TimedLog", TimedLog.open(directory.log_path, options, self.disk)))
+            store = SnapshotStore(directory.snapshot_path, self.disk)
+            newest = store.newest()
+            if self.registers:
+                check_sound(log, newest.index if newest else 0, store)
+            return log, store
+
+        self.generation = _generation(directory)
+        try:
+            return opened()
+        except UnsoundError as damage:
+            if not self.registers:
+                raise  # nobody knows it by its disk: it cannot come back as another one
+            self.world.note("damaged", self.id, str(damage))
+            self.generation += 1
+            directory.set_aside(self.key, str(damage).encode())
+            return opened()
+        finally:
+            self.generation = _generation(directory)
+            self.rotten = False
+
+    def _on_stranger(self, peer: str) -> None:
+        self.later(0.0, self.world.network.redial, self.id, peer)
+        self.later(0.0, self.world.network.redial, peer, self.id)
 
     def crash(self, *, power: bool) -> None:
         """The process ends without a word; with ``power`` the disk loses what was not synced."""
@@ -340,6 +394,26 @@ class Member:
         """The event loop is busy for so long."""
         self.busy_until = max(self.busy_until, self.scheduler.now) + seconds
 
+    def aside(self, work: Callable[[], None]) -> Callable[[], bool]:
+        """What would run on a thread: it ends a sync later, and raises what it raised when it is asked."""
+        ended: list[OSError | None] = []
+
+        def run() -> None:
+            try:
+                work()
+                ended.append(None)
+            except OSError as error:
+                ended.append(error)
+            self.schedule_tick()
+
+        def is_done() -> bool:
+            if ended and ended[0] is not None:
+                raise ended[0]
+            return bool(ended)
+
+        self.later(self.fsync_s(), run)
+        return is_done
+
     # -- events
     def call(self, work: Callable[..., Any], *args: object) -> None:
         """Run the node's code, as this node: its clock, its generator, its power."""
@@ -349,6 +423,9 @@ class Member:
             work(*args)
         except PowerCut:
             self.world.power_cut(self)
+            return
+        except Killed:
+            self.crash(power=False)
             return
         if self.up:
             self.world.checks.after(self)
@@ -390,7 +467,7 @@ class Member:
         core = replica.core
         if core.halted:
             return
-        if core.committed > core.applied:
+        if replica.has_more_to_do:
             self.schedule_tick()
         if core.is_leader and not self._notice_pending and self._unannounced():
             self._notice_pending = True
@@ -474,6 +551,11 @@ class Member:
             group = encode_group(Group(DIGEST, 0, 0, b"", numbers=(index, digest)))
             self.later(0.0, self.replica.propose, header(self.machine.stamp_ms) + group, _nothing)
 
+    def alarm(self, words: list[bytes]) -> None:
+        """Order an alarm, as the leader."""
+        group = encode_group(alarm_group(words))
+        self.later(0.0, self.replica.propose, header(self.machine.stamp_ms) + group, _nothing)
+
     def hand_over(self, target: str) -> None:
         """Transfer leadership."""
         self.later(0.0, self._start_transfer, target)
@@ -481,6 +563,10 @@ class Member:
     def _start_transfer(self, target: str) -> None:
         self.replica.transfer.start(target, _handed_over)
         self.schedule_tick()
+
+
+def _generation(directory: DataDirectory) -> int:
+    return int(directory.disk_id.rpartition("/")[2])
 
 
 def _handed_over(_error: RaftKVError | None) -> None:

@@ -51,7 +51,7 @@ class Operator:
         world = self._world
         leader = world.leader()
         if leader is not None:
-            if task.done(leader.replica.membership.applied):
+            if _is_up_to_date(leader) and task.done(leader.replica.membership.applied):
                 self.tasks.remove(task)
                 world.note("done", task.node, str(task.change))
                 task.then()
@@ -152,6 +152,12 @@ class Operator:
             members[one.node_id].address == one.address and members[one.node_id].disk_id == one.disk
             for one in applied.members
         )
+
+
+def _is_up_to_date(leader: Member) -> bool:
+    """A new leader learns what is committed only with an entry of its own term (Raft paper, 5.4.2)."""
+    core = leader.replica.core
+    return core.log.term_at(core.applied) == core.term
 
 
 def _knows_all(configuration: Configuration, members: dict[str, Member]) -> bool:

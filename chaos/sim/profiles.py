@@ -47,6 +47,8 @@ class Profile:
     """Share of reads that go to the key that all session clients write."""
     snapshot_entries: int = 400
     retain_bytes: int = 4096
+    hold_bytes: int = 0
+    """Log that is kept for followers that are behind."""
     segment_bytes: int = 32 << 10
     cache_bytes: int = 16 << 10
     preallocate: bool = False
@@ -86,6 +88,8 @@ _ALL: Final = (
     Profile("transfers", "leadership handed over, with other faults", {"transfer": 8, "partition": 1, "kill": 1, "break": 1}, 0.5),
     Profile("clocks", "clocks too fast, too slow, jumping", {"clock_jump": 4, "partition": 2, "isolate_leader": 2}, clock_rate=0.1),
     Profile("disks", "full, slow and failing disks", {"disk_full": 2, "slow_disk": 4, "power": 1, "power_at_operation": 1}, preallocate=True, segment_bytes=16 << 10),
+    Profile("stalls", "disks that hang for seconds, the leader's above all", {"stalled_disk": 5, "kill": 1, "transfer": 1, "isolate_follower": 1}, 2.0, think_s=0.05),
+    Profile("full", "members that are full: alarms come and go, beside other faults", {"alarm": 5, "disk_full": 1, "kill": 1, "isolate_leader": 1, "transfer": 1}, 0.8, snapshot_entries=60, think_s=0.03),
     Profile("slow", "a network whose latency comes near the election timeout", {"slow_link": 3, "partition": 1, "break": 1}, latency_s=0.02, jitter_s=0.03),
     Profile("bulk", "now and then a value that keeps a link busy for longer than a follower waits", {"isolate_follower": 1}, 3.0, bandwidth=1 << 20, large_share=0.1, clients=6, think_s=0.02, steady_leader=True),
     Profile("rejoin", "one follower cut off for long, and back", {"isolate_follower": 1}, 3.0, steady_leader=True),
@@ -98,13 +102,14 @@ _ALL: Final = (
     Profile("crowd", "many readers while leaders are cut off", {"isolate_leader": 4, "partition": 3}, 0.9, clients=24, think_s=0.02),
     Profile("lease", "leases of leaders that are cut off, on clocks that differ by as much as is allowed", {"deaf_transfer": 3, "slow_leader": 4, "forgetful_voter": 3, "isolate_leader": 1, "pause": 2, "kill": 1}, 1.2, think_s=0.03, clients=32, clock_rate=0.05, read_lease=True, election_s=(0.8, 0.84), request_s=0.2, trust=0.4, hot=0.7),
     Profile("relaxed", "bounded, local and token reads on nodes that are cut off, stopped or behind", {"isolate_follower": 3, "isolate_leader": 2, "partition": 2, "slow_link": 2, "pause": 3, "kill": 2, "transfer": 1}, 0.6, think_s=0.012, clients=12, relaxed=0.8, hot=0.4, clock_rate=0.05),
-    Profile("rot", "a damaged snapshot, beside kills and partitions", {"rot": 2, "kill": 2, "partition": 2, "kill_leader": 1}, snapshot_entries=15, retain_bytes=0, think_s=0.04),
+    Profile("rot", "damaged snapshots and logs, beside kills and partitions", {"rot": 4, "rot_log": 4, "kill": 2, "partition": 1, "kill_leader": 1, "power_at_operation": 1}, snapshot_entries=15, retain_bytes=0, drain_s=20.0, think_s=0.04),
+    Profile("decay", "damaged logs, while members change and leaders come and go", {"rot_log": 5, "rot": 1, "join": 2, "remove": 1, "isolate_leader": 2, "transfer": 2, "kill_leader": 1, "power_at_operation": 2, "break": 1}, 0.7, reserve=2, drain_s=20.0, snapshot_entries=60, cache_bytes=256, think_s=0.03),
     Profile("members", "nodes added, promoted, removed, the leader too, with other faults", _MEMBERS | {"kill": 2, "partition": 2, "isolate_leader": 1, "transfer": 2, "break": 1}, 0.6, reserve=3, drain_s=20.0, think_s=0.05),
     Profile("replacements", "disks lost, nodes replaced, by log and by snapshot", {"replace": 4, "wipe": 4, "join": 2, "remove": 1, "move": 2, "power": 2, "kill_leader": 1}, 1.0, reserve=3, drain_s=20.0, snapshot_entries=25, retain_bytes=0, think_s=0.03),
     Profile("learners", "learners that come and go while leaders change", {"learner": 4, "join": 2, "remove": 3, "isolate_leader": 2, "kill_leader": 1, "transfer": 2}, 0.5, reserve=3, drain_s=20.0, snapshot_entries=60, think_s=0.03),
     Profile("expelled", "a removed node that goes on, and does not know", {"expel": 1}, 2.5, reserve=3, drain_s=20.0, steady_leader=True),
     Profile("catching_up", "followers that were away, state that takes long to send, a way that breaks", {"isolate_follower": 4, "kill": 4, "kill_leader": 1, "transfer": 1, "power": 2, "break": 6, "power_at_operation": 2}, 0.35, snapshot_entries=15, retain_bytes=0, think_s=0.05, value_bytes=400, latency_s=0.04, jitter_s=0.02, clients=8, chunk_bytes=100, ambush=0.6),
-    Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
+    Profile("storm", "everything at once", {**_NETWORK, **_CRASHES, "transfer": 3, "clock_jump": 1, "slow_disk": 2, "disk_full": 1}, 0.5, snapshot_entries=40, retain_bytes=1024, hold_bytes=2048, clock_rate=0.05, duplicates=0.02, reorder=0.05, loss=0.01),
 )  # fmt: skip
 
 PROFILES: Final[dict[str, Profile]] = {one.name: one for one in _ALL}

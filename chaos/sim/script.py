@@ -38,11 +38,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from unittest import mock
 
 from chaos.sim.verbs import VERBS, Arguments, Script, ScriptError
 from chaos.sim.world import pinned
-from raftkv.consensus import replica
 
 RULE: Final = "----"
 NOTE_LINES: Final = 60
@@ -107,7 +105,6 @@ def play(script: Script, block: Block) -> list[str]:
 def prepared(stack: ExitStack) -> Script:
     """A script that has not begun; ``stack`` puts back what it changes."""
     stack.enter_context(pinned())
-    stack.enter_context(mock.patch.object(replica, "MARK_BYTES", 1))  # so that each snapshot compacts the log
     return Script(stack)
 
 

@@ -17,16 +17,17 @@ from dataclasses import dataclass, field, fields
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from chaos.disk import Disk
 from chaos.sim.checks import Checks, Violation
 from chaos.sim.clients import resp
-from chaos.sim.disk import Disk
 from chaos.sim.member import WALL_EPOCH_MS, Member
 from chaos.sim.network import not_admitted
 from chaos.sim.profiles import Profile
 from chaos.sim.scheduler import START_S
+from raftkv.consensus import snapshot_sender
 from raftkv.consensus.configuration import CONFIGURATION, Configuration
 from raftkv.consensus.core import Timing
-from raftkv.consensus.messages import AppendEntries, AppendReply, Message, SnapshotChunk
+from raftkv.consensus.messages import AppendEntries, AppendReply, Message, SnapshotAck, SnapshotChunk
 from raftkv.errors import RaftKVError
 from raftkv.machine.batch import OPEN, PLAIN, Group, Run, encode_group, groups
 from raftkv.replicator import MembershipChange
@@ -42,14 +43,14 @@ STALLED: Final = math.inf
 CLIENT_S: Final = 1.0
 """Answers reach clients within so long, which is another clock than the nodes'."""
 SESSION_TTL_MS: Final = 100_000_000_000
-UNSEEN: Final = frozenset({"sequence", "round", "request", "now_ms", "data", "offset", "total_bytes"})
+UNSEEN: Final = frozenset({"sequence", "round", "request", "now_ms", "data", "offset", "total_bytes", "seal"})
 """Fields of messages that are not shown: they pair questions with answers, or depend on a compressor's version."""
 
 _Item = TypeVar("_Item")
 
 
 class NothingKept(Random):
-    """A power cut (:meth:`chaos.sim.disk.Disk.power_cut`) draws from it what survives: nothing that was not synced."""
+    """A power cut (:meth:`chaos.disk.Disk.power_cut`) draws from it what survives: nothing that was not synced."""
 
     def choice(self, seq: Sequence[_Item]) -> _Item:  # type: ignore[override]  # the base class asks for less of seq
         return seq[0]
@@ -158,6 +159,11 @@ class Wire:
         else:
             self._closed |= pairs
 
+    def try_again(self, node_id: str) -> None:
+        """Handshakes of the node that failed: nodes dial until they are let in, or are members no more."""
+        for pair in sorted(pair for pair in self._closed if node_id in pair):
+            self.redial(*pair)
+
     def process_ended(self, node_id: str) -> None:
         """What was on its way to it is lost; what it has sent may still arrive."""
         self.flights = [one for one in self.flights if one.target != node_id]
@@ -192,6 +198,10 @@ class Actor(Member):
         disk = Disk(NothingKept())
         disk.make_dir("data")
         return disk
+
+    def _on_configuration(self, configuration: Configuration) -> None:
+        super()._on_configuration(configuration)
+        self.later(0.0, cast("Wire", self.world.network).try_again, self.id)
 
     def monotonic(self) -> float:
         return self.clock.now
@@ -318,12 +328,23 @@ class Stage:
         self.checks, self.network = Watch(self), Wire(self)
         ids = [f"n{number}" for number in range(1, self.nodes + 1)]
         for node_id in ids:
-            self.members[node_id] = Actor(self, node_id, ids)
+            self.members[node_id] = self.make_member(node_id, ids)
         for member in self.members.values():
             member.start()
         self.settle()
 
+    def make_member(self, node_id: str, peers: list[str]) -> Actor:
+        """A node, not started yet."""
+        return Actor(self, node_id, peers)
+
     # -- what happens
+    def note(self, kind: str, where: str, text: str) -> None:
+        """A script says itself what it does."""
+
+    def power_cut(self, member: Member) -> None:
+        """The power of a node goes in the middle of a file operation."""
+        member.crash(power=True)
+
     def settle(self) -> None:
         """After each move: the nodes do what is due, clients get their answers. No time passes."""
         for member in self.members.values():
@@ -454,6 +475,10 @@ def describe(message: Message) -> str:
         last = message.offset + len(message.data) == message.total_bytes
         end = " to the end" * last
         return f"{kind} term {message.term} of {message.index}/{message.last_term} from {message.offset}{end}"
+    if isinstance(message, SnapshotAck):
+        whole = message.offset % snapshot_sender.CHUNK_BYTES == 0
+        verdict = "installed" if message.installed else "damaged" if message.damaged else "here"
+        return f"{kind} term {message.term} index {message.index} {verdict}" + f" to {message.offset}" * whole
     shown_fields = {one.name: getattr(message, one.name) for one in fields(message) if one.name not in UNSEEN}
     if "last_index" in shown_fields:
         shown_fields["last"] = f"{shown_fields.pop('last_index')}/{shown_fields.pop('last_term')}"

@@ -107,7 +107,8 @@ class View:
     halted: str = ""
     wants_tick: bool = True
     checking: bool = False
-    is_sending: bool = False
+    peers: tuple[str, ...] = ()
+    """Who is being sent a snapshot: it does not say."""
     is_receiving: bool = False
     installed_total: int = 0
     elections: int = 0
@@ -118,7 +119,7 @@ class View:
     def core(self) -> View:
         return self
 
-    engine = log = snapshots = election = transfer = core
+    engine = log = snapshots = sender = receiver = election = transfer = core
 
     @property
     def counters(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
-from raftkv.consensus.messages import AppendEntries, Message, SnapshotChunk
+from raftkv.consensus.messages import AppendEntries, Message, SnapshotAck, SnapshotChunk
 
 EVENTS_MAX: Final = 100_000
 """The newest events, from which lines can be made."""
@@ -63,8 +63,8 @@ class Trace:
 
 def _values_of(kind: type[Any]) -> Callable[[Any], Any]:
     """All fields, but not those that depend on the compressor's version."""
-    names = [name for name in kind.__slots__ if not (kind is SnapshotChunk and name in ("data", "total_bytes"))]
-    return attrgetter(*names)
+    unstable = {SnapshotChunk: ("data", "total_bytes", "seal"), SnapshotAck: ("seal",)}.get(kind, ())
+    return attrgetter(*(name for name in kind.__slots__ if name not in unstable))
 
 
 def line(now_s: float, where: str, kind: str, what: str | Message) -> str:
@@ -81,4 +81,7 @@ def describe(message: Message) -> str:
         return f"append t{m.term} #{m.sequence} after {m.prev_index}/t{m.prev_term} +{len(m.entries)} commit {m.commit}"
     if type(message) is SnapshotChunk:
         return f"snapshot t{message.term} {message.index}/t{message.last_term} at {message.offset}"
+    if type(message) is SnapshotAck:
+        verdict = "installed" if message.installed else "damaged" if message.damaged else "here"
+        return f"snapshot t{message.term} {message.index} to {message.offset} {verdict}"
     return repr(message)

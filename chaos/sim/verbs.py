@@ -10,7 +10,8 @@ from unittest import mock
 
 from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.stage import Actor, Flight, Stage, counted, entry_text
-from raftkv.consensus import replication, snapshots
+from persistence.segment import DATA_START
+from raftkv.consensus import replication, snapshot_sender
 from raftkv.consensus.core import Timing
 from raftkv.replicator import Add, MembershipChange, Promote, Remove
 
@@ -18,7 +19,8 @@ QUIET_S: Final = 0.025
 """``settle`` ends when so much time has passed without a message: every node has ticked meanwhile."""
 SETTLE_ROUNDS_MAX: Final = 400
 STEP_S: Final = 0.01
-LIMITS: Final = {"batch": (replication, "APPEND_ENTRIES_MAX"), "chunk": (snapshots, "CHUNK_BYTES")}
+RUN_STEP_S: Final = 0.1
+LIMITS: Final = {"batch": (replication, "APPEND_ENTRIES_MAX"), "chunk": (snapshot_sender, "CHUNK_BYTES")}
 ELECTIONS: Final = frozenset({"pre-vote", "pre-vote-granted", "request-vote", "vote", "term-notice"})
 ELECTION_ATTEMPTS: Final = 4
 """Voters may hear a leader yet, and a candidate in an old term learns of the newer one first."""
@@ -214,6 +216,18 @@ def restart(script: Script, arguments: Arguments) -> None:
 
 
 @verb
+def damage(script: Script, arguments: Arguments) -> list[str]:
+    """``damage n1 OFFSET``: a bit of the part of a snapshot turns over that a crashed node has received."""
+    name, offset = arguments.words
+    member = script.stage.members[name]
+    parts = [one for one in member.disk.listdir("data/snapshots") if one.endswith(".part")]
+    if member.up or not parts:
+        raise ScriptError(f"{name} runs, or has no part of a snapshot")
+    member.disk.flip(f"data/snapshots/{parts[0]}", int(offset), 0)
+    return [f"{name}'s part of {int(parts[0].split('-')[1])}/{int(parts[0].split('-')[2])} is damaged at {offset}"]
+
+
+@verb
 def wipe(script: Script, arguments: Arguments) -> None:
     """``wipe n1 [joins]``: a crashed node gets an empty disk in the place of its own. It restarts as if nothing had happened,
     or with ``joins`` as one that waits to be added.
@@ -224,6 +238,16 @@ def wipe(script: Script, arguments: Arguments) -> None:
     joins = "joins" in arguments.words
     member.renew(joins=joins)
     member.wiped = not joins
+
+
+@verb
+def rot(script: Script, arguments: Arguments) -> None:
+    """``rot n1``: the first record in the log of a crashed node does not verify any more; its next start finds out."""
+    member = script.stage.members[arguments.words[0]]
+    if member.up:
+        raise ScriptError(f"{member.id} runs; crash it first")
+    oldest = min(path for path in member.disk.names if path.startswith("data/log/") and path.endswith(".wal"))
+    member.disk.flip(oldest, DATA_START + 8, 0)
 
 
 @verb
@@ -241,12 +265,32 @@ def sync(script: Script, arguments: Arguments) -> None:
     script.stage.settle()
 
 
+@verb
+def unstall(script: Script, arguments: Arguments) -> None:
+    """``unstall n1``: n1's disk works again: the sync that is under way completes, and all that follow."""
+    member = script.node(arguments)
+    member.stalled = False
+    while member.sync():
+        script.stage.settle()
+
+
 # ------------------------------------------------------------ time
 @verb
 def advance(script: Script, arguments: Arguments) -> None:
     """``advance [n1...] MS``: so many milliseconds pass, at these nodes or at all. Nothing is delivered."""
     milliseconds = int(arguments.words.pop())
     script.elapse(script.nodes(arguments.words), milliseconds / 1000)
+
+
+@verb
+def run(script: Script, arguments: Arguments) -> list[str]:
+    """``run MS``: about so many milliseconds pass, and messages that are not held arrive soon. Tells only states and answers."""
+    members = script.nodes([])
+    end = members[0].clock.now + int(arguments.words.pop()) / 1000
+    while members[0].clock.now < end:
+        script.elapse(members, RUN_STEP_S)
+        script.flush(members)
+    return script.stage.report(messages=False)
 
 
 @verb

@@ -23,7 +23,8 @@ from chaos.sim.operator import Operator
 from chaos.sim.profiles import CHUNK_BYTES, PROFILES, Profile
 from chaos.sim.scheduler import START_S, Scheduler
 from chaos.sim.trace import Trace, line
-from raftkv.consensus import engine, replica, seams, snapshots
+from persistence import snapshots
+from raftkv.consensus import engine, seams, snapshot_receiver, snapshot_sender
 from raftkv.consensus.core import Timing
 
 WARM_UP_S: Final = 2.0
@@ -35,7 +36,9 @@ AMBUSH_STEP_S: Final = 0.001
 SETTLED_POLL_S: Final = 0.25
 VIOLATION_LINES: Final = 400
 """Of the trace, with each violation."""
-MARK_BYTES: Final = 512
+FILE_CHUNK_BYTES: Final = 512
+"""What a checksum in a snapshot's file covers, and what a node loads of it in one tick: small, as the files are."""
+SLICE_BYTES: Final = 2048
 KINDS: Final = ("session", "list", "register", "session")
 
 
@@ -151,6 +154,17 @@ class World:
         self.note("crash", member.id, "power" if power else "kill")
         self.scheduler.after(6.0, self._restart, member, member.incarnation)
 
+    def plan_crash(self, member: Member, delay_s: float) -> None:
+        """Kill a process later, unless it has ended by then; it is started again."""
+        incarnation = member.incarnation
+
+        def strike() -> None:
+            if member.up and member.incarnation == incarnation:
+                self.crash(member, power=False)
+                self.plan_restart(member, 0.2)
+
+        self.scheduler.after(delay_s, strike)
+
     def end(self, member: Member) -> None:
         """End a process for good."""
         if member.up:
@@ -176,7 +190,7 @@ class World:
     def _collect(self, member: Member) -> None:
         if hasattr(member, "replica"):
             self.guards.update({k: v for k, v in member.replica.core.counters.items() if isinstance(v, int)})
-            self.guards["snapshots_installed"] += member.replica.snapshots.installed_total
+            self.guards["snapshots_installed"] += member.replica.snapshots.receiver.installed_total
             self.guards["elections_started"] += member.replica.election.elections
 
     # -- phases
@@ -237,7 +251,9 @@ class World:
 
     def _lie_in_wait(self, number: int, kind: str, until: float) -> None:
         """Strike while somebody is receiving a snapshot: by chance that is hardly ever hit."""
-        if any(one.up and one.replica.snapshots.is_receiving for one in map(self.members.__getitem__, self.ids)):
+        if any(
+            one.up and one.replica.snapshots.receiver.is_receiving for one in map(self.members.__getitem__, self.ids)
+        ):
             self._harm(number, kind)
         elif self.storming and self.scheduler.now < until:
             self.scheduler.after(AMBUSH_STEP_S, self._lie_in_wait, number, kind, until)
@@ -259,8 +275,8 @@ class World:
         for member in [self.members[node_id] for node_id in self.ids]:
             member.slow_disk = 1.0
             member.disk.full = False
-            member.disk.cut_in = 0
-            if member.up and member.replica.core.halted and not (member.rotten or member.wiped):
+            member.disk.disarm()
+            if member.up and member.replica.core.halted and not member.wiped:
                 self.crash(member, power=False)
             if not member.up:
                 self._restart(member, member.incarnation)
@@ -272,7 +288,10 @@ class World:
             if self.scheduler.now >= end:
                 raise Violation("left behind", "; ".join(self._state(self.members[one]) for one in self.ids))
             self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
-        digests = {one.id: one.machine.digest() for one in self._serving()}
+        digests = {
+            one.id: (one.machine.digest(), one.machine.alarms.standing)
+            for one in map(self.members.__getitem__, self.ids)
+        }
         self._require(len(set(digests.values())) == 1, "digest", f"states differ: {digests}")
         leader = self.leader()
         if leader is not None:
@@ -285,12 +304,10 @@ class World:
         if self.profile.reserve and not self.operator.settled:
             return False
         last = leader.log.last_index
-        return all(one.up and one.replica.core.applied == last for one in self._serving())
-
-    def _serving(self) -> list[Member]:
-        """All nodes, but those whose damaged disk made them stop."""
-        members = [self.members[node_id] for node_id in self.ids]
-        return [one for one in members if not (one.up and one.rotten and one.replica.core.halted)]
+        return all(
+            one.up and one.replica.core.applied == last and not (one.registers and one.replica.membership.repairing)
+            for one in map(self.members.__getitem__, self.ids)
+        )
 
     def _state(self, member: Member) -> str:
         if not member.up:
@@ -339,8 +356,9 @@ def pinned(chunk_bytes: int = CHUNK_BYTES) -> Iterator[None]:
             (globals_of_engine, "monotonicTime", globals_of_engine.monotonicTime),
             (globals_of_engine, "random", globals_of_engine.random),
             (vars(engine)["Node"], "__hash__", _steady_hash),
-            (replica, "MARK_BYTES", MARK_BYTES),
-            (snapshots, "CHUNK_BYTES", chunk_bytes),
+            (snapshot_sender, "CHUNK_BYTES", chunk_bytes),
+            (snapshots, "CHUNK_BYTES", FILE_CHUNK_BYTES),
+            (snapshot_receiver, "SLICE_BYTES", SLICE_BYTES),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield
