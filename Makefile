@@ -7,10 +7,11 @@ INSTALLED := $(VENV)/.installed
 NODES ?= 3
 PORT ?= 7379
 DATA ?= ./data
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help run test check lint types unit bench soak clean setup system-packages
+.PHONY: help run test check lint types unit bench soak fuzz clean setup system-packages
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +19,9 @@ help: ## list these targets
 run: $(INSTALLED) ## a cluster of NODES=3 on this machine, clients at PORT=7379, files in DATA=./data; Ctrl-C stops it
 	@exec $(BIN)/raftkv dev --nodes $(NODES) --port $(PORT) --data $(DATA)
 
-test: setup lint types ## set-up, lint, types and every test
-	@$(BIN)/python -m pytest
+# Tests that start processes go to the workers file by file; the rest one by one.
+test: setup lint types ## set-up, lint, types and every test, on WORKERS=2 cores
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 check: $(INSTALLED) lint types unit ## lint, types and unit tests; under a minute
 
@@ -28,6 +30,9 @@ bench: $(INSTALLED) ## raftkv beside etcd and Redis, each started in turn; ARGS=
 
 soak: setup ## the tests that run for minutes
 	@$(BIN)/python -m pytest -m soak
+
+fuzz: $(INSTALLED) ## nonsense for every decoder of files: EXAMPLES=20000 random ones for each test
+	@RAFTKV_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest tests/unit/test_decoders_fuzz.py
 
 clean: ## remove what was built, installed and measured; DATA stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build benchmarks/out

@@ -34,7 +34,8 @@ class Connection:
 
     def _read(self) -> Seen:
         line = self._file.readline()
-        assert line.endswith(b"\r\n"), f"redis-server closed the connection: {line!r}"
+        if not line.endswith(b"\r\n"):
+            raise ConnectionResetError(f"the server closed the connection: {line!r}")
         mark, rest = line[:1], line[1:-2]
         if mark in _CONTAINERS:
             return self._read_container(mark, int(rest))

@@ -55,6 +55,8 @@ class Cluster:
         """Places that are no members: not there yet, or removed. Whatever concerns all nodes leaves them out."""
         self.words: dict[int, list[str]] = {}
         """Further words that a node is started with, from now on."""
+        self.variables: dict[int, dict[str, str]] = {}
+        """Further environment variables, likewise."""
         self.env = TOLERANT | {f"RAFTKV_{name.upper()}": str(value) for name, value in settings.items()}
         self.password = str(settings.get("requirepass", ""))
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * len(self.members)
@@ -93,7 +95,7 @@ class Cluster:
         assert process is None or process.poll() is not None, f"node {place} runs"
         words = self.words.get(place, [])
         founders = [] if "--join" in words else self.founders
-        self.processes[place] = spawn(self.members[place], founders, words, env=self.env)
+        self.processes[place] = spawn(self.members[place], founders, words, env=self.environment(place))
 
     def join(self, place: int) -> None:
         """Start a node that is not there yet. It waits until it is added."""
@@ -112,8 +114,13 @@ class Cluster:
         with member.log.open("ab") as log:
             self.processes[place] = subprocess.Popen(
                 [sys.executable, str(launcher), *words[words.index("server") :]], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, process_group=0, env={**os.environ, **self.env, "PYTHONPATH": paths},
+                stdout=log, stderr=log, process_group=0,
+                env={**os.environ, **self.environment(place), "PYTHONPATH": paths},
             )  # fmt: skip
+
+    def environment(self, place: int) -> dict[str, str]:
+        """What a node finds in its environment beside this process's own."""
+        return self.env | self.variables.get(place, {})
 
     def start_all(self) -> None:
         for place in range(len(self.members)):
@@ -175,9 +182,9 @@ class Cluster:
         connection.greet(password=self.password)
         return connection
 
-    def status(self, place: int) -> dict[str, str] | None:
-        """RAFT.STATUS as text; None while the node does not answer."""
-        return probe.status(self.members[place].client, password=self.password)
+    def status(self, place: int, *fields: str) -> dict[str, str] | None:
+        """RAFT.STATUS (of ``fields``) as text; None while the node does not answer."""
+        return probe.status(self.members[place].client, *fields, password=self.password)
 
     def leader(self, within_s: float = 30.0) -> int:
         """A running node that leads and serves a linearizable read; waits for one."""
@@ -228,7 +235,8 @@ class Cluster:
         """Until all running nodes have applied the same entries; their digest, which must be one."""
 
         def same() -> list[dict[str, str]] | None:
-            found = [self.status(place) for place in self.running]
+            wanted = ("applied_index", "commit_index", "digest")
+            found = [self.status(place, *wanted) for place in self.running]
             if any(one is None for one in found):
                 return None
             known = [one for one in found if one is not None]
@@ -256,16 +264,20 @@ def _wait_until() -> Callable[..., Any]:
 
 @pytest.fixture
 def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]]:
-    """Starts clusters that end with the test: ``make_cluster(nodes=1, fsync="no", wait=False)``."""
+    """Starts clusters that end with the test: ``make_cluster(nodes=1, fsync="no", wait=False)``.
+
+    ``start=False``: no node runs yet.
+    """
     made: list[Cluster] = []
     shown = request.node.stash.setdefault(CLUSTERS, [])
 
-    def make(nodes: int = 3, spares: int = 0, *, wait: bool = True, **settings: object) -> Cluster:
+    def make(nodes: int = 3, spares: int = 0, *, start: bool = True, wait: bool = True, **settings: object) -> Cluster:
         cluster = Cluster(tmp_path / f"cluster{len(made) + 1}", nodes, spares, **settings)
         made.append(cluster)
         shown.append(cluster)
-        cluster.start_all()
-        if wait:
+        if start:
+            cluster.start_all()
+        if start and wait:
             cluster.wait_ready()
         return cluster
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from random import Random
 
 import pytest
 
-from raftkv.cli.topology import server_command
+from raftkv.cli import probe
+from raftkv.cli.topology import free_layout, server_command
 from tests.integration.conftest import Cluster, wait_until
 from tests.integration.wire import OK, PONG, Wire, resp
 
@@ -114,6 +116,19 @@ class TestPassword:
                 assert wire.read() == ("error", error)
                 wire.rest()
 
+    def test_limits_before_auth_hold_again_after_reset(self, guarded, port):
+        with _login(port) as wire:
+            assert wire.do("SET", "large", b"x" * 20_000) == OK
+            assert wire.do("RESET") == ("simple", "RESET")
+            wire.send(b"*2\r\n$4\r\nECHO\r\n$16385\r\n")
+            assert wire.read() == ("error", "ERR Protocol error: unauthenticated bulk length")
+            wire.rest()
+        with _login(port) as wire:
+            assert wire.do("RESET") == ("simple", "RESET")
+            assert wire.do("AUTH", PASSWORD) == OK
+            assert wire.do("STRLEN", "large") == ("integer", 20_000)
+            assert wire.do("ECHO", b"x" * 20_000) == ("bulk", b"x" * 20_000)
+
     def test_the_password_is_nowhere_to_be_read(self, guarded, port):
         with _login(port) as wire:
             assert wire.do("CONFIG", "GET", "requirepass")[1][1][1] != PASSWORD.encode()
@@ -203,6 +218,25 @@ class TestLimits:
             rest = wire.rest()
             assert rest in {b"", b"-ERR Protocol error: query buffer limit exceeded\r\n"}
         _assert_healthy(guarded)
+
+    def test_a_value_above_the_output_limit_closes_its_reader_and_says_why(self, guarded, port):
+        place = guarded.ports.index(port)
+        with _login(port) as wire:
+            assert wire.do("SET", "huge", b"x" * (2 * MIB)) == OK
+            assert wire.do("APPEND", "huge", b"x" * (2 * MIB + 1)) == ("integer", 4 * MIB + 1)
+            assert wire.do("GETRANGE", "huge", 0, MIB - 1) == ("bulk", b"x" * MIB)
+            wire.send(resp("MGET", "huge"))
+            assert wire.is_closed()
+        with _login(port) as wire:
+            wire.send(resp("MULTI") + resp("GET", "huge") + resp("EXEC"))
+            assert wire.rest().count(b"x") == 0
+        shown = f"bytes={4 * MIB + 1} limit={4 * MIB}"
+        wait_until(lambda: guarded.log(place).count(shown) == 2, f"{shown} in the log, twice", 10)
+        with _login(port) as wire:
+            assert wire.do("CONFIG", "SET", "client_output_buffer_limit", "2mb") == OK
+            wait_until(lambda: "can be written, and GET of it closes the client" in guarded.log(place), "a warning", 10)
+            assert wire.do("CONFIG", "SET", "client_output_buffer_limit", "4mb") == OK
+            assert wire.do("DEL", "huge") == ("integer", 1)
 
     def test_a_slow_reader_is_disconnected_and_costs_little(self, guarded, port):
         place = guarded.ports.index(port)
@@ -342,3 +376,37 @@ WORDS = [
     b"EVALSHA", b"PING", b"ECHO", b"RESET", b"LCS", b"SORT", b"KEYS", b"*", b"LRANGE", b"GETRANGE", b"SETRANGE", b"COPY", b"RENAME",
     b"ZADD", b"ZRANGE", b"BYSCORE", b"LIMIT", b"WITHSCORES", b"SINTERCARD", b"NUMKEYS", b"SPOP", b"SRANDMEMBER", b"HRANDFIELD",
 ]  # fmt: skip
+
+
+def test_a_full_pipe_for_the_log_stops_nobody(tmp_path):
+    """Standard error is a pipe that is full before the node starts, and that nobody reads until it has served."""
+    member = free_layout(1, tmp_path)[0]
+    member.directory.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 512)
+    os.set_blocking(writing, True)
+    words = [*server_command(member, [member]), "--loglevel", "debug"]
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=writing, process_group=0
+    )
+    os.close(writing)
+    try:
+        wait_until(lambda: probe.serves(member.client), "it serves", 60)
+        with Wire(member.client_port) as wire:
+            assert wire.do("SET", "a", 1) == OK
+            assert wire.do("CONFIG", "SET", "loglevel", "info") == OK
+            assert wire.do("GET", "a") == ("bulk", b"1")
+        with open(reading, "rb", closefd=False) as log:
+            text = b""
+            while b"node started" not in text:
+                text += log.read1(1 << 16)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(reading)

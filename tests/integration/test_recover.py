@@ -181,6 +181,6 @@ def votes(cluster: Any, place: int) -> bool:
     try:
         with cluster.connect(place) as connection:
             nodes = connection.ask("RAFT.NODES")
-    except OSError:
+    except (OSError, ReplyError):  # not there yet, or LOADING
         return False
     return any(one["self"] == one["voter"] == "1" for one in map(as_fields, nodes))

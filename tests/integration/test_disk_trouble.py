@@ -1,0 +1,264 @@
+"""Real nodes on disks that fail: what clients are told, how the process ends, and that nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftkv.cli.resp import ErrorText
+from raftkv.consensus.stall import REST_S
+from raftkv.server.disk_failure import EXIT_DISK
+from tests.integration.conftest import wait_until
+from tests.integration.failing_disk import FailingDisk
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return FailingDisk(tmp_path / "orders")
+
+
+def write(cluster: Any, place: int, count: int) -> int:
+    """Set so many keys at one node; how many it acknowledged before the first error."""
+    with cluster.connect(place) as client:
+        for number in range(count):
+            if client.call(b"SET", b"key:%d" % number, b"%d" % number) != "OK":
+                return number
+    return count
+
+
+def log_of(cluster: Any, place: int) -> str:
+    return cluster.members[place].log.read_text()
+
+
+def ended(cluster: Any, place: int) -> int:
+    """Waits for the process to end by itself; its exit code."""
+    return wait_until(lambda: (cluster.processes[place].poll(),) if cluster.processes[place].poll() is not None else None,
+                      "the process ends", 15.0)[0]  # fmt: skip
+
+
+def test_a_node_whose_log_cannot_be_synced_ends_and_recovers(make_cluster, disk):
+    cluster = make_cluster(nodes=1)
+    cluster.kill(0)
+    cluster.start_patched(0, disk.patch)
+    cluster.wait_ready()
+    assert write(cluster, 0, 100) == 100
+    disk.does("EIO-sync")
+    assert_ends(cluster, "[Errno 5] Input/output error")
+    disk.works()
+    cluster.start(0)
+    assert_recovered(cluster)
+
+
+def assert_ends(cluster: Any, reason: str) -> None:
+    """The only node answers a write as in doubt, for this reason, and its process ends to be started again."""
+    with cluster.connect(0) as client:
+        answer = client.call(b"SET", b"late", b"1")
+    assert isinstance(answer, ErrorText)
+    assert answer.startswith("UNKNOWN this node stopped before the outcome was known: the log cannot be written:")
+    assert answer.endswith(reason)
+    assert ended(cluster, 0) == EXIT_DISK
+    assert f"exit_code={EXIT_DISK}" in log_of(cluster, 0)
+
+
+def assert_recovered(cluster: Any) -> None:
+    """All that was acknowledged is there, and it goes on."""
+    cluster.wait_ready()
+    with cluster.connect(0) as client:
+        assert [client.call(b"GET", b"key:%d" % number) for number in (0, 99)] == [b"0", b"99"]
+        assert client.call(b"SET", b"late", b"2") == "OK"
+
+
+@pytest.fixture
+def mounts(tmp_path):
+    """``mounts(name, *arguments)`` mounts, until the end of the test; skips where that is not allowed."""
+    made = []
+
+    def mount(name: str, *arguments: str) -> Path:
+        path = tmp_path / name
+        path.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", *arguments, str(path)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+        made.append(path)
+        return path
+
+    yield mount
+    for path in reversed(made):
+        subprocess.run(["umount", "-l", str(path)], check=False)
+
+
+def test_a_file_system_that_the_kernel_made_read_only(mounts, make_cluster, tmp_path):
+    """For real: ext4 gives up, as after an error of its device, and is checked and mounted again."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("there is no mkfs.ext4 here")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    disk = mounts("disk", "-o", "loop", str(image))
+    cluster = make_cluster(nodes=1, segment_bytes=MIB, disk_reserve_bytes=MIB, disk_low_bytes=0)
+    cluster.kill(0)
+    move_to(cluster, 0, disk)
+    cluster.start(0)
+    cluster.wait_ready()
+    assert write(cluster, 0, 100) == 100
+    subprocess.run(["mount", "-o", "remount,abort", str(disk)], check=True)
+    assert_ends(cluster, "[Errno 30] Read-only file system")
+    cluster.start(0)
+    assert ended(cluster, 0) == EXIT_DISK
+    assert "the file system is read-only; remount it writable" in log_of(cluster, 0)
+    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)
+    mounts("disk", "-o", "loop", str(image))
+    cluster.start(0)
+    assert_recovered(cluster)
+
+
+# ---------------------------------------------------------------------- full
+@pytest.fixture
+def small_disk(mounts):
+    """Mounts a file system of so many bytes."""
+    return lambda size: mounts("small", "-t", "tmpfs", "-o", f"size={size}", "none")
+
+
+def move_to(cluster: Any, place: int, disk: Path) -> None:
+    """The node's data directory, which is down, is on that file system from now on."""
+    data = cluster.members[place].data
+    shutil.move(data, disk / "data")
+    subprocess.run(["sync", "-f", str(disk)], check=True)  # as the node itself had done
+    data.symlink_to(disk / "data", target_is_directory=True)
+
+
+def fill_up(disk: Path, *, leave: int = 0) -> Path:
+    """A file that takes all of the free space but ``leave`` bytes."""
+    ballast = disk / "ballast"
+    usage = shutil.disk_usage(disk)
+    with ballast.open("ab") as file:
+        os.posix_fallocate(file.fileno(), 0, ballast.stat().st_size + usage.free - leave)
+    return ballast
+
+
+def info(cluster: Any, place: int) -> dict[str, str]:
+    with cluster.connect(place) as client:
+        lines = client.call(b"INFO", b"persistence").decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def delete_much(cluster: Any, place: int, count: int) -> None:
+    """Deletions that take four kilobytes of the log each."""
+    with cluster.connect(place) as client:
+        for number in range(count):
+            assert client.call(b"DEL", b"%04000d" % number) == 0
+
+
+def test_a_full_member_makes_the_cluster_refuse_what_takes_space_and_nothing_else(small_disk, make_cluster):
+    sizes = {"segment_bytes": MIB, "disk_reserve_bytes": 2 * MIB, "disk_low_bytes": MIB, "disk_high_bytes": 2 * MIB}
+    cluster = make_cluster(**sizes, log_retain_bytes=0)
+    place = cluster.follower()
+    other = cluster.leader()
+    cluster.kill(place)
+    disk = small_disk(16 * MIB)
+    move_to(cluster, place, disk)
+    cluster.start(place)
+    cluster.wait_ready()
+    assert write(cluster, other, 100) == 100
+    wait_until(lambda: info(cluster, place)["disk_reserve_bytes"] == str(2 * MIB), "the reserve is made")
+
+    early = cluster.connect(other)
+    assert [early.call(*words) for words in ([b"MULTI"], [b"SET", b"more", b"1"])] == ["OK", "QUEUED"]
+    fill_up(disk, leave=MIB // 2)
+    full = cluster.members[place].node_id
+    wait_until(lambda: info(cluster, other)["disk_alarms"] == f"{full}:NOSPACE", "an alarm on the other node")
+    ballast = fill_up(disk)
+    with cluster.connect(other) as client:
+        answer = client.call(b"SET", b"more", b"1")
+        assert str(answer).startswith(f"NOSPACE the disk of {full} is full (")
+        assert client.call(b"GET", b"key:1") == b"1"
+        assert [client.call(*words) for words in ([b"MULTI"], [b"DEL", b"key:2"], [b"EXEC"])] == ["OK", "QUEUED", [1]]
+        assert client.call(b"MULTI") == "OK"
+        assert str(client.call(b"SET", b"more", b"1")).startswith("NOSPACE")
+        assert str(client.call(b"EXEC")).startswith("EXECABORT")
+        assert str(early.call(b"EXEC")).startswith("EXECABORT Transaction discarded because of: NOSPACE")
+        early.close()
+    delete_much(cluster, other, 800)
+    assert cluster.processes[place].poll() is None, log_of(cluster, place)
+    assert info(cluster, place)["disk_reserve_bytes"] == "0", "more was written than the prepared segments hold"
+    print("\n".join(line for line in log_of(cluster, place).splitlines() if "snapshot" in line or "alarm" in line))
+
+    ballast.unlink()
+    wait_until(lambda: info(cluster, other)["disk_alarms"] == "", "the alarm is cleared")
+    assert write(cluster, other, 100) == 100
+    wait_until(lambda: info(cluster, place)["disk_reserve_bytes"] == str(2 * MIB), "the reserve is made again")
+    cluster.wait_ready()
+    cluster.wait_converged()
+
+
+def test_a_node_without_any_space_ends_and_loses_nothing(small_disk, make_cluster):
+    sizes = {"segment_bytes": MIB, "disk_reserve_bytes": 0, "disk_low_bytes": 0, "disk_high_bytes": 0}
+    cluster = make_cluster(nodes=1, **sizes)
+    cluster.kill(0)
+    disk = small_disk(8 * MIB)
+    move_to(cluster, 0, disk)
+    cluster.start(0)
+    cluster.wait_ready()
+    assert write(cluster, 0, 100) == 100
+    ballast = fill_up(disk)
+    deleted = []
+    with cluster.connect(0) as client, pytest.raises((AssertionError, OSError)):
+        for number in range(20_000):
+            assert client.call(b"DEL", b"%04000d" % number, b"key:%d" % number) == (number < 100)
+            deleted.append(number)
+    assert ended(cluster, 0) == EXIT_DISK
+    assert len(deleted) > 100
+    ballast.unlink()
+    cluster.start(0)
+    cluster.wait_ready()
+    with cluster.connect(0) as client:
+        assert [client.call(b"GET", b"key:%d" % number) for number in range(100)] == [None] * 100
+        assert client.call(b"SET", b"more", b"1") == "OK"
+
+
+# ---------------------------------------------------------------------- stalled
+def test_a_leader_whose_disk_stalls_hands_over(make_cluster, disk):
+    cluster = make_cluster()
+    place = cluster.follower()
+    cluster.kill(place)
+    cluster.start_patched(place, disk.patch)
+    cluster.wait_ready()
+    node = cluster.members[place].node_id
+    with cluster.connect(cluster.leader()) as client:
+        assert client.call(b"RAFT.TRANSFER", node.encode()) == "OK"
+    assert cluster.leader() == place
+    time.sleep(REST_S)  # no condition to wait for: a new leader hands nothing over for so long
+    other = cluster.follower()
+    assert write(cluster, other, 10) == 10
+    disk.does("stall-sync")
+    with cluster.connect(other, timeout_s=30) as client, cluster.connect(place) as reader:
+        began = time.monotonic()
+        answers = [client.call(b"SET", b"key:%d" % number, b"new") for number in range(10)]
+        print(f"\nwritten after {time.monotonic() - began:.1f} s: {answers[0]}")
+        assert answers[1:] == ["OK"] * 9
+        assert reader.call(b"READ", b"LOCAL") == "OK"
+        assert reader.call(b"GET", b"key:1") in {b"1", b"new"}, "its event loop does not wait for the disk"
+        wait_until(lambda: int(info(cluster, place)["disk_wait_ms"]) > 2000, "it says how long it waits")
+    assert cluster.status(other)["leader_id"] not in {"", node}
+    disk.works()
+    wait_until(lambda: (cluster.status(place) or {}).get("leader_id") not in {"", node, None}, "it follows again")
+    cluster.wait_ready()
+    cluster.wait_converged()
+    assert "the disk answers again" in log_of(cluster, place)
+
+    disk.does("stall-sync")
+    with cluster.connect(other) as client:
+        assert client.call(b"SET", b"key", b"newer") == "OK", "a follower's disk holds up nobody"
+    wait_until(lambda: int(info(cluster, place)["disk_wait_ms"]) > 2000, "it stalls again")
+    cluster.processes[place].terminate()
+    assert ended(cluster, place) == EXIT_DISK, "it does not wait for the disk in order to end"
