@@ -20,7 +20,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import failover, handover, report, tools
+from benchmarks import failover, handover, persistence, report, tools
 from benchmarks.goals import GOALS
 from benchmarks.systems import Etcd, RaftKV, RedisAlone, RedisReplicated, resident_mib
 from benchmarks.tools import BenchError, Sample
@@ -31,7 +31,7 @@ SHAPES: Final = ((50, 1), (200, 1), (50, 16), (50, 100))
 """(clients, pipeline)."""
 ETCD_CLIENTS: Final = (50, 200, 1000)
 FILL_WITHIN_S: Final = 300.0
-PARTS: Final = ("raftkv", "etcd", "redis", "redis-wait", "memory", "failover")
+PARTS: Final = ("raftkv", "etcd", "redis", "redis-wait", "memory", "failover", "persistence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,8 @@ class Run:
         if "failover" in self.parts:
             self.attempt("failover of raftkv", self.failover_raftkv)
             self.attempt("failover of etcd", self.failover_etcd)
+        if "persistence" in self.parts:
+            self.persistence()
 
     def attempt(self, what: str, part: Callable[[], None]) -> None:
         """A part that fails is reported and the others go on."""
@@ -185,6 +187,22 @@ class Run:
         """The same with etcd's default timeouts."""
         with Etcd(self.directory) as system:
             self.failovers("etcd", system, system.start_nodes)
+
+    # ------------------------------------------------------------ persistence
+    def persistence(self) -> None:
+        """Group commit, recovery, snapshots, compression; each part once."""
+        keys, directory = self.extent.memory_keys, self.directory
+        suffix = "" if keys == MEMORY_KEYS else f", {keys} keys"
+
+        def remember(figure: str, value: float) -> None:
+            self.results.figures[figure + suffix] = [value]
+            self.console.print(f"  {figure}: {value:,.2f}")
+
+        self.console.print(f"persistence, {keys:,} keys")
+        self.attempt("group commit", lambda: persistence.group_commit(directory, self.extent.seconds, remember))
+        self.attempt("recovery", lambda: persistence.recovery(directory, keys, remember))
+        self.attempt("snapshot pause", lambda: persistence.snapshot_pause(directory, keys, remember))
+        self.attempt("compression", lambda: persistence.compression(directory, keys, remember))
 
     def failovers(self, name: str, system: RaftKV | Etcd, heal: Callable[[], None]) -> None:
         """Keep what was found."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final
 
-from benchmarks.systems import Etcd, RaftKV, wait_until
+from benchmarks.systems import Crew, Etcd, RaftKV, wait_until
 
 WRITERS_PER_NODE: Final = 3
 ATTEMPT_TIMEOUT_S: Final = 0.25
@@ -23,13 +23,13 @@ WARM_ACKS: Final = 200
 BACK_WITHIN_S: Final = 60.0
 
 
-class Writers:
+class Writers(Crew):
     """Threads that write until the context ends, and remember when."""
 
     def __init__(self, system: RaftKV | Etcd) -> None:
+        super().__init__()
         self._system = system
-        self._stop = threading.Event()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=self._run, args=(place, number))
             for place in range(system.nodes)
             for number in range(WRITERS_PER_NODE)
@@ -37,16 +37,6 @@ class Writers:
         self._lock = threading.Lock()
         self.acks: list[tuple[float, float]] = []
         """(sent, acknowledged), time.perf_counter()."""
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def first_ack_after(self, moment: float) -> float | None:
         """When the first write that was sent after ``moment`` was acknowledged."""
@@ -56,7 +46,7 @@ class Writers:
     def _run(self, place: int, number: int) -> None:
         write: Callable[[bytes], bool] | None = None
         key = f"failover:{place}:{number}".encode()
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             try:
                 write = write or self._system.write(place, ATTEMPT_TIMEOUT_S)
                 sent = time.perf_counter()
@@ -66,7 +56,7 @@ class Writers:
                     continue
             except OSError:
                 write = None
-            self._stop.wait(RETRY_DELAY_S)
+            self.stop.wait(RETRY_DELAY_S)
 
 
 def measure(system: RaftKV | Etcd, heal: Callable[[], None], times: int, note: Callable[[str], None]) -> list[float]:

@@ -50,5 +50,19 @@ GOALS: Final = (
     Goal("GET 50x16 : plain Redis", "raftkv/get 50x16", ("redis/get 50x16",), 0.37),
     Goal("memory of a node, 1 M keys : Redis", "raftkv/memory MiB", ("redis/memory MiB",), 2.0, at_most=True),
     Goal("leader killed: first ack again, seconds", "raftkv/failover s", (), 1.0, at_most=True),
+    Goal(
+        "log syncs of one writer : plain fdatasync",
+        "raftkv/log fsync batches /s, 1 writers",
+        ("disk/plain fdatasync /s",),
+        0.8,
+    ),
+    Goal("1 M keys from a snapshot, seconds", "raftkv/snapshot load s", (), 3.0, at_most=True),
+    Goal(
+        "1 M keys from a snapshot : Redis' RDB load", "raftkv/snapshot load s", ("redis/RDB load s",), 3.0, at_most=True
+    ),
+    Goal("log replay, commands a second", "raftkv/log replay commands /s", (), 150_000.0),
+    Goal("log replay : Redis' AOF load", "raftkv/log replay commands /s", ("redis/AOF load commands /s",), 0.25),
+    Goal("snapshot of 1 M keys, worst latency, ms", "raftkv/snapshot max ms, load 0", (), 20.0, at_most=True),
+    Goal("snapshot of 1 M keys, size : Redis' RDB", "raftkv/snapshot MiB", ("redis/RDB MiB",), 1.0, at_most=True),
     Goal("leader killed: raftkv : etcd", "raftkv/failover s", ("etcd/failover s",), 1.0, at_most=True),
 )

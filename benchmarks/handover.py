@@ -17,9 +17,9 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
-from benchmarks.systems import RaftKV, wait_until
+from benchmarks.systems import Crew, RaftKV, wait_until
 from benchmarks.tools import BenchError
 from raftkv import client
 from raftkv.errors import RaftKVError
@@ -40,26 +40,16 @@ class Gap:
     """Of the writer that waited longest."""
 
 
-class Writers:
+class Writers(Crew):
     """Threads that write through clients of their own until the context ends."""
 
     def __init__(self, addresses: list[str]) -> None:
+        super().__init__()
         self._addresses = addresses
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(WRITERS)]
+        self.threads = [threading.Thread(target=self._run, args=(number,)) for number in range(WRITERS)]
         self.acks: list[list[float]] = [[] for _ in range(WRITERS)]
         """time.perf_counter() of each writer's acknowledgements."""
         self.errors: list[RaftKVError] = []
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def count(self) -> int:
         """Acknowledged writes so far."""
@@ -77,7 +67,7 @@ class Writers:
 
     def _run(self, number: int) -> None:
         with client.RaftKV(self._addresses, max_connections=1) as db:
-            while not self._stop.is_set():
+            while not self.stop.is_set():
                 try:
                     db.incr(f"handover:{number}")
                 except RaftKVError as error:

@@ -98,7 +98,7 @@ def show(results: Results, console: Console) -> None:
                 )  # fmt: skip
     console.print(table)
     if results.figures:
-        table = Table("system", "figure", "median", "worst", "values", title="Memory and failover")
+        table = Table("system", "figure", "median", "worst", "values", title="Single figures")
         for name, values in results.figures.items():
             system, _, figure = name.partition("/")
             table.add_row(system, figure, f"{statistics.median(values):.3f}", f"{max(values):.3f}", str(len(values)))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -59,6 +60,24 @@ def kill_now(pid: int) -> None:
         select.select([handle], [], [])
     finally:
         os.close(handle)
+
+
+class Crew:
+    """Threads that work until the context ends: whatever they run looks at ``stop`` again and again."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
 
 
 class System:
