@@ -35,13 +35,14 @@ def cached(
             key = f"cache:{name}:{json.dumps(args)}"
             while True:
                 hit = client.get(key)
+                if hit is None and client.set(f"{key}:lock", "taken", nx=True, px=compute_ms_max):
+                    hit = client.get(key)  # again: the last owner may have finished between our two questions
+                    if hit is None:
+                        hit = json.dumps(function(*args))
+                        client.set(key, hit, px=ttl_ms)
+                    client.delete(f"{key}:lock")
                 if hit is not None:
                     return json.loads(hit)
-                if client.set(f"{key}:lock", "taken", nx=True, px=compute_ms_max):
-                    result = function(*args)
-                    client.set(key, json.dumps(result), px=ttl_ms)
-                    client.delete(f"{key}:lock")
-                    return result
                 time.sleep(POLL_S)
 
         return wrapper
