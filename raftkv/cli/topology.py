@@ -10,8 +10,9 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -82,23 +83,19 @@ def fixed_layout(count: int, port: int, data: Path) -> list[Member]:
     ]  # fmt: skip
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, among: Iterable[int] | None = None) -> list[int]:
     """Different ports that nobody listens on, below those that the system gives to outgoing connections.
 
-    A port of that range could be taken by some client between the stop of a node and its next start.
+    A port of that range could be taken by some client between the stop of a node and its next start. ``among`` are
+    different candidates in the order of choice; without it, all in any order.
     """
-    found: list[int] = []
-    for port in secrets.SystemRandom().sample(FREE_PORTS, len(FREE_PORTS)):
-        if len(found) == count:
-            break
-        if _is_free(port):
-            found.append(port)
-    return found
+    candidates = secrets.SystemRandom().sample(FREE_PORTS, len(FREE_PORTS)) if among is None else among
+    return list(islice(filter(_is_free, candidates), count))
 
 
-def free_layout(count: int, data: Path) -> list[Member]:
-    """Members on ports that are free now."""
-    ports = free_ports(3 * count)
+def free_layout(count: int, data: Path, among: Iterable[int] | None = None) -> list[Member]:
+    """Members on ports that are free now, out of those of :func:`free_ports`."""
+    ports = free_ports(3 * count, among)
     triples = zip(ports[::3], ports[1::3], ports[2::3], strict=True)
     return [Member(number, *triple, data / f"node{number}") for number, triple in enumerate(triples, 1)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from raftkv.store.dump import dump, load
 from raftkv.store.keyspace import Keyspace
 from tests.differential import resp
 from tests.differential.resp import Connection, Seen
+from tests.ports import free_ports
 
 START_TIMEOUT_S = 10
 LINE_BREAKS = str.maketrans("\r\n", "  ")
@@ -38,9 +38,7 @@ def redis_server(folder: Path) -> Iterator[int]:
     """A redis-server of our own on a free port, with Redis' defaults and no persistence; yields the port."""
     binary = shutil.which("redis-server")
     assert binary is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen([binary, *arguments], stdout=log, stderr=subprocess.STDOUT)

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import redis
 
-from raftkv.cli.topology import free_ports
 from raftkv.machine.batch import header, plain
 from raftkv.machine.machine import StateMachine
 from raftkv.offline.aof import Replay, Truncated
@@ -30,6 +29,7 @@ from raftkv.protocol.encoder import encode_commands
 from raftkv.store.keyspace import Keyspace, type_name
 from tests.differential import old_rdb
 from tests.differential.harness import START_TIMEOUT_S
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 

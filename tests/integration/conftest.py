@@ -21,7 +21,8 @@ import pytest
 from chaos.workload import Load
 from raftkv.cli import probe
 from raftkv.cli.connection import Connection
-from raftkv.cli.topology import free_layout, log_tail, server_command, spawn
+from raftkv.cli.topology import log_tail, server_command, spawn
+from tests.ports import free_layout
 
 TOLERANT: Final = {"RAFTKV_ELECTION_TIMEOUT_MS": "800", "RAFTKV_HEARTBEAT_MS": "80"}
 """A busy machine with two cores is late now and then; that shall not start an election."""

@@ -14,9 +14,10 @@ from random import Random
 import pytest
 
 from raftkv.cli import probe
-from raftkv.cli.topology import free_layout, server_command
+from raftkv.cli.topology import server_command
 from tests.integration.conftest import Cluster, wait_until
 from tests.integration.wire import OK, PONG, Wire, resp
+from tests.ports import free_layout
 
 PASSWORD = "correct horse"
 NOAUTH = ("error", "NOAUTH Authentication required.")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from raftkv.cli.connection import Connection
-from raftkv.cli.topology import Member, fixed_layout, free_ports, ports_in_use
+from raftkv.cli.topology import Member, fixed_layout, log_tail
+from tests.ports import free_fixed_layout
 
 Start = Callable[..., "Dev"]
 
@@ -43,6 +44,17 @@ class Dev:
     def wait_said(self, *parts: str) -> None:
         self._wait_until(lambda: self.said(*parts), f"{parts} is printed")
 
+    def wait_ready(self) -> None:
+        def ready_or_ended() -> bool:
+            return self.process.poll() is not None or any(line.startswith("ready") for line in list(self.lines))
+
+        try:
+            self._wait_until(ready_or_ended, "ready", within_s=60)
+            assert self.process.poll() is None, "it ended"
+        except AssertionError as error:
+            logs = [log_tail(member, lines=40) for member in self.members]
+            raise AssertionError("\n".join([str(error), *self.lines, *logs])) from None
+
     def pids(self) -> list[int]:
         return [int(member.pid_file.read_text()) for member in self.members]
 
@@ -56,13 +68,13 @@ class Dev:
 @pytest.fixture
 def start(tmp_path: Path, wait_until: Callable[..., object]) -> Iterator[Start]:
     made: list[Dev] = []
-    port = next(one for one in free_ports(200) if one < 20_000 and not ports_in_use(fixed_layout(3, one, tmp_path)))
+    port = free_fixed_layout(3, tmp_path)
 
     def starts(*words: str, ready: bool = True) -> Dev:
         dev = Dev(wait_until, tmp_path, port, *words)
         made.append(dev)
         if ready:
-            wait_until(lambda: any(line.startswith("ready") for line in list(dev.lines)), "ready")
+            dev.wait_ready()
         return dev
 
     try:

@@ -20,9 +20,9 @@ import redis
 import redis.cluster
 
 from chaos.workload import longest_gap_s
-from raftkv.cli.topology import free_ports
 from raftkv.client import RaftKV
 from tests.integration.judging import describe, judge
+from tests.ports import free_ports
 
 SMALL_LOG = {"snapshot_entries": 300, "log_retain_bytes": 0, "segment_bytes": "1mb"}
 """What a node that joins needs is not in the log any more soon: it gets a snapshot."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 
@@ -12,6 +11,7 @@ import pytest
 
 from raftkv.cli.probe import as_fields
 from tests.integration.wire import OK, QUEUED, Wire
+from tests.ports import free_ports
 
 SMALL_SEGMENTS = {"segment_bytes": "1mb", "log_retain_bytes": "64mb"}
 
@@ -147,9 +147,7 @@ def test_what_a_redis_replica_sends_is_refused_by_name(shared_cluster):
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_a_redis_told_to_follow_a_node_says_why_it_cannot(shared_cluster, tmp_path, wait_until):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     log = tmp_path / "redis.log"
     words = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path, "--logfile", log]
     words += ["--replicaof", "127.0.0.1", shared_cluster.ports[0]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 
 import pytest
@@ -12,6 +11,7 @@ from raftkv.config import Secret, Settings
 from raftkv.server import door as door_module
 from raftkv.server.door import Door
 from raftkv.server.progress import Progress
+from tests.ports import free_ports
 
 
 class Serving(asyncio.Protocol):
@@ -31,9 +31,7 @@ def run(scenario, **settings):
         progress = Progress(time.monotonic)
         progress.begin("snapshot")
         progress.at(1 << 20, 2 << 20)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        [port] = free_ports(1)
         door = Door(
             Settings(listen=f"127.0.0.1:{port}", peer_listen="127.0.0.1:1", http_listen="127.0.0.1:2", **settings),
             progress,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,6 +22,7 @@ from raftkv.server.metrics import Metrics
 from raftkv.server.progress import Progress
 from raftkv.server.state import DiskState
 from raftkv.store.keyspace import Keyspace
+from tests.ports import free_ports
 
 LEADING = ReplicationStatus(
     node_id="n1", cluster_id="c-1", role="leader", leader_id="n1", term=3, commit_index=9, applied_index=9,
@@ -338,9 +338,7 @@ def test_the_node_takes_over_from_its_start(node, free_port):
 
 @pytest.fixture
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def on_port(port: int) -> http.HttpServer:
