@@ -10,22 +10,29 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from persistence.records import Record
 from persistence.segment import marker_of, segment_number, walk
 from tests.integration.judging import judge
 
 ROOT = Path(__file__).resolve().parents[2]
+BITS = 3
+"""Bytes at the end of a record."""
 
 
 def damage_log(cluster: Any, place: int, share: float = 0.5) -> tuple[Path, int]:
-    """Turn some bits in the middle of what is in the oldest segment of a node; the file, and where its record begins."""
-    path = min(cluster.members[place].data.glob("log/*.wal"))
-    content = path.read_bytes()
-    records = list(walk(memoryview(content), marker_of(segment_number(path.name))))
-    vouched_for = [record for record in records if record.offset < records[-1].round_start]
-    record = vouched_for[int(share * len(vouched_for))]
+    """Turn some bits of a node's log, ``share`` of what a later round or segment vouches for; the file, and where the record begins."""
+    found: list[tuple[Path, Record]] = []
+    for path in sorted(cluster.members[place].data.glob("log/*.wal")):  # a first one may be short: see Writer.write
+        records = list(walk(memoryview(path.read_bytes()), marker_of(segment_number(path.name))))
+        found += [(path, record) for record in records if record.stored_bytes > BITS]
+    path, last = found[-1]
+    vouched_for = [one for one in found if one[0] != path or one[1].offset < last.round_start]
+    path, record = vouched_for[int(share * len(vouched_for))]
     with path.open("r+b") as file:
-        file.seek(record.offset + 41)
-        file.write(bytes(one ^ 0x55 for one in content[record.offset + 41 : record.offset + 44]))
+        file.seek(record.end - BITS)
+        bits = file.read(BITS)
+        file.seek(record.end - BITS)
+        file.write(bytes(one ^ 0x55 for one in bits))
     return path, record.offset
 
 
@@ -140,7 +147,7 @@ def test_two_of_three_that_are_damaged_at_once_are_not_taken_back(cluster, wait_
     for place in victims:
         wait_until(lambda place=place: "a majority of the other voters" in why_not_ready(cluster, place), "it says so")
         assert cluster.status(place)["repairing"].startswith("repairing: what disk")
-    assert cluster.status(leader)["role"] != "leader"
+    wait_until(lambda: cluster.status(leader)["role"] != "leader", "the leader without a quorum steps down")
     assert {cluster.status(place)["voter"] for place in victims} == {"0"}
 
 
