@@ -32,6 +32,7 @@ class State(msgspec.Struct, array_like=True):
     sessions: list[tuple[bytes, int, int, int, list[tuple[int, bytes, bytes]]]]
     watches: list[tuple[int, bytes, int, int, bool]]
     audit_round: int
+    """Follows from ``index``; written because these formats have it."""
     alarms: list[tuple[str, str, str, int]] = []
 
 

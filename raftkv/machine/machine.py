@@ -368,7 +368,7 @@ class StateMachine:
         self.watches.hook()
         self.index, self.stamp_ms = state.index, state.stamp_ms
         self._digest = StateDigest(keyspace)
-        self.audit = Audit(self._digest, self.audit.interval, state.audit_round, self.audit.on_digest)
+        self.audit = Audit(self._digest, self.audit.interval, self.audit.on_digest, state.index)
         self._prepared.clear()
         self.alarms = Alarms(tuple(Alarm(*one) for one in state.alarms))
         self._note_alarms()

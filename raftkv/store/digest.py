@@ -129,6 +129,11 @@ class StateDigest:
         return xxh3_128_digest(b"".join(parts))
 
 
+def joined(windows: Iterable[bytes]) -> bytes:
+    """16 bytes that stand for several of :meth:`StateDigest.window`, in their order."""
+    return xxh3_128_digest(b"".join(windows))
+
+
 def _refresh(database: Database, cached: array[int], slots: Iterable[int]) -> None:
     for slot in slots:
         cached[slot] = slot_digest(database, slot)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from types import SimpleNamespace
+
 import pytest
 
 from raftkv.errors import InvariantError
@@ -11,6 +14,8 @@ from raftkv.store.keyspace import Keyspace
 from raftkv.store.slots import SLOTS, key_slot
 
 INTERVAL = 10
+STEP_SLOTS = 7
+"""Digested after each entry, so that ten of them cover 64 slots."""
 
 
 class Replica:
@@ -19,7 +24,7 @@ class Replica:
         for key, value in keys.items():
             self.keyspace[0].set(key.encode(), value)
         self.taken = []
-        self.audit = Audit(StateDigest(self.keyspace), INTERVAL, on_digest=lambda *one: self.taken.append(one))
+        self.audit = Audit(StateDigest(self.keyspace), INTERVAL, lambda *one: self.taken.append(one))
 
     def upto(self, index, first=1):
         for one in range(first, index + 1):
@@ -53,15 +58,34 @@ def test_equal_states_agree_whatever_their_history():
 
 def test_every_slot_is_covered_in_turn_so_any_difference_is_found():
     one, other = Replica(k=b"v"), Replica(k=b"w")
-    rounds = SLOTS // WINDOW_SLOTS
-    differing = []
-    for turn in range(1, rounds + 1):
-        one.audit.after(turn * INTERVAL)
-        other.audit.after(turn * INTERVAL)
-        if one.taken[-1] != other.taken[-1]:
-            differing.append(turn)
-    slot = key_slot(b"k")
-    assert differing == [slot // WINDOW_SLOTS or rounds]
+    entries = -(-SLOTS // STEP_SLOTS)
+    for replica in (one, other):
+        replica.upto(entries // INTERVAL * INTERVAL + INTERVAL)
+    differing = [index for (index, ours), (_, theirs) in zip(one.taken, other.taken, strict=True) if ours != theirs]
+    step = key_slot(b"k") // STEP_SLOTS
+    assert differing == [-(-step // INTERVAL) * INTERVAL]
+
+
+@pytest.mark.parametrize("interval", [1, 7, 64, 100, 4096, 100_000])
+def test_an_interval_covers_a_window_in_the_smallest_steps_it_allows(interval):
+    covered = []
+    digest = SimpleNamespace(window=lambda start, count: covered.append((start, count)) or b"16 bytes of this.")
+    audit = Audit(digest, interval)
+    for index in range(1, interval + 1):
+        audit.after(index)
+    assert WINDOW_SLOTS <= sum(count for _, count in covered) <= 2 * WINDOW_SLOTS
+    assert {count for _, count in covered} == {max(1, -(-WINDOW_SLOTS // interval))}
+    assert all(here + count == after for (here, count), (after, _) in pairwise(covered))
+
+
+def test_nodes_with_different_intervals_are_not_compared():
+    one, other = Replica(), Replica()
+    one.audit = Audit(StateDigest(one.keyspace), 2 * INTERVAL, lambda *taken: one.taken.append(taken))
+    one.upto(100)
+    other.upto(100)
+    for index, digest in one.taken:
+        other.audit.compare(index, digest)
+    assert other.audit.compared == 0
 
 
 def test_a_difference_stops_the_replica_and_says_where_and_what_to_do():
@@ -92,10 +116,16 @@ def test_own_digests_are_kept_in_a_bounded_number():
     assert replica.audit.compared == KEPT
 
 
-def test_a_loaded_state_goes_on_with_the_round_it_is_in():
-    replica = Replica()
-    replica.upto(25)
-    loaded = Audit(StateDigest(replica.keyspace), INTERVAL, replica.audit.round, lambda *one: replica.taken.append(one))
-    for index in range(26, 31):
-        loaded.after(index)
-    assert [index for index, _ in replica.taken] == [10, 20, 30]
+def test_a_loaded_state_takes_its_first_digest_of_a_whole_round():
+    replica = Replica(k=b"v")
+    loaded = []
+    for index in (0, 1, 25, 30, 31):
+        taken = []
+        audit = Audit(StateDigest(replica.keyspace), INTERVAL, lambda *one, taken=taken: taken.append(one), index)
+        for one in range(index + 1, 61):
+            audit.after(one)
+        loaded.append(taken)
+    assert [[index for index, _ in taken] for taken in loaded] == [
+        [10, 20, 30, 40, 50, 60], [20, 30, 40, 50, 60], [40, 50, 60], [50, 60], [50, 60],
+    ]  # fmt: skip
+    assert all(taken == loaded[0][-len(taken) :] for taken in loaded)
