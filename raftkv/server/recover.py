@@ -202,11 +202,14 @@ class StoppedNode:
             kind.read(chosen)
         except ValueError:
             raise ConfigError(f"--cluster-id is {chosen!r}; allowed: {kind.allowed}") from None
+        self._refuse_own_cluster(chosen)
+        return chosen
+
+    def _refuse_own_cluster(self, chosen: str) -> None:
         if chosen == self.report.cluster_id:
             raise ConfigError(
                 f"--cluster-id is {chosen}, the old one: old members that come back could mix with the new; choose another"
             )
-        return chosen
 
     def refuse(self, *, even_if_not_a_member: bool) -> None:
         """Raise RaftKVError when no cluster can, or should, be made of this directory."""
@@ -224,8 +227,10 @@ class StoppedNode:
         """Make the directory that of the only member of cluster ``cluster_id``; the log entry that says so.
 
         ``new_disk_id`` is for a directory without a disk id, or one whose disk was removed. Raises RaftKVError; then the
-        old cluster is as it was, or the same can be run again (the message says so).
+        old cluster is as it was, or the same can be run again (the message says so). ConfigError when it is that cluster's
+        already, as after a recovery that was done and is run again.
         """
+        self._refuse_own_cluster(cluster_id)
         report, directory = self.report, self._directory
         disk_id = report.disk_id if report.is_member and report.disk_id else new_disk_id
         try:

@@ -372,6 +372,16 @@ def test_a_recovered_node_can_be_recovered_again():
     assert len(applied_by_a_start(disk, "c-third")[1]) == 6
 
 
+def test_a_recovery_that_is_done_is_not_begun_again_into_the_same_cluster():
+    disk = Disk()
+    build(disk, entries=member_entries())
+    force(disk, cluster=NEW)
+    before = image(disk)
+    with StoppedNode("/d", 0, disk) as node, pytest.raises(ConfigError, match="the old one"):
+        node.recover(NEW, "newdisk")
+    assert image(disk) == before
+
+
 def test_the_next_start_with_the_old_settings_is_told_what_to_set():
     disk = Disk()
     build(disk, entries=member_entries())
