@@ -158,7 +158,7 @@ class TestLimits:
             assert wires[0].do("GET", "no-such-key") == ("null", None)
             for wire in (*wires[1:], *extra):
                 wire.close()
-            wait_until(lambda: b"connected_clients:1\r" in wires[0].do("INFO", "clients")[1], "they are gone", 10)
+            wait_until(lambda: b"connected_clients:1\r" in wires[0].do("INFO", "clients")[1], "they are gone")
         _assert_healthy(guarded)
 
     @pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit (util-linux) is not installed")
@@ -232,10 +232,10 @@ class TestLimits:
             wire.send(resp("MULTI") + resp("GET", "huge") + resp("EXEC"))
             assert wire.rest().count(b"x") == 0
         shown = f"bytes={4 * MIB + 1} limit={4 * MIB}"
-        wait_until(lambda: guarded.log(place).count(shown) == 2, f"{shown} in the log, twice", 10)
+        wait_until(lambda: guarded.log(place).count(shown) == 2, f"{shown} in the log, twice")
         with _login(port) as wire:
             assert wire.do("CONFIG", "SET", "client_output_buffer_limit", "2mb") == OK
-            wait_until(lambda: "can be written, and GET of it closes the client" in guarded.log(place), "a warning", 10)
+            wait_until(lambda: "can be written, and GET of it closes the client" in guarded.log(place), "a warning")
             assert wire.do("CONFIG", "SET", "client_output_buffer_limit", "4mb") == OK
             assert wire.do("DEL", "huge") == ("integer", 1)
 
@@ -254,7 +254,7 @@ class TestLimits:
                 wire.socket.settimeout(20)
                 with contextlib.suppress(ConnectionError):
                     wire.send(request)
-                wait_until(lambda: b"connected_clients:1\r" in _clients(port), "the slow reader is gone", 20)
+                wait_until(lambda: b"connected_clients:1\r" in _clients(port), "the slow reader is gone")
                 assert len(wire.rest()) < 64 * MIB
         peak = _rss_bytes(guarded.pids[place])
         assert peak - before < 192 * MIB, f"{(peak - before) / MIB:.0f} MiB more"

@@ -65,7 +65,7 @@ def test_a_diverged_follower_quarantines_itself(make_cluster):
     with cluster.connect(leader) as connection:
         assert connection.ask("INCR", "poisoned") == 1
     count = audit_everything(cluster, leader, victim)
-    wait_until(lambda: halted(cluster, victim), "the diverged node has noticed", 5)
+    wait_until(lambda: halted(cluster, victim), "the diverged node has noticed")
     assert "diverged" in halted(cluster, victim)
     print(f"\ndiverged follower found after {count} entries at an interval of {INTERVAL}: {halted(cluster, victim)}")
     with cluster.connect(victim) as connection:

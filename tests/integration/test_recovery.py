@@ -87,7 +87,7 @@ def test_it_can_be_told_to_stop_meanwhile(held):
     cluster, _ = held
     process = cluster.processes[0]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     cluster.start(0)
     cluster.wait_ready()
     with cluster.connect(0) as client:

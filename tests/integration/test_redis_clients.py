@@ -277,7 +277,7 @@ class TestLock:
     def test_that_expired_is_somebody_elses(self, library, client):
         lock = client.lock("lock", timeout=0.05)
         assert lock.acquire() is True
-        wait_until(lambda: client.exists("lock") == 0, "it expires", 5)
+        wait_until(lambda: client.exists("lock") == 0, "it expires")
         other = client.lock("lock", timeout=30)
         assert other.acquire(blocking=False) is True
         for use in (lambda: lock.extend(10), lock.reacquire, lock.release):

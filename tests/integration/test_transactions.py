@@ -198,7 +198,7 @@ class TestConnectionState:
             number = victim.do("CLIENT", "ID")[1]
             assert wire.do("CLIENT", "KILL", "ID", number) == ("integer", 1)
             assert victim.is_closed()
-            wait_until(lambda: wire.do("CLIENT", "LIST", "ID", number) == ("bulk", b""), "the list forgets it", 5)
+            wait_until(lambda: wire.do("CLIENT", "LIST", "ID", number) == ("bulk", b""), "the list forgets it")
             assert wire.do("PING") == PONG
 
 

@@ -139,7 +139,7 @@ def test_a_disk_that_cannot_be_asked_ends_nothing(tmp_path, failure):
 
     watching = SpaceWatch("data", Reserve(str(tmp_path), 0, OsFiles()), Failing(), lambda: 0, lambda _: None)
     watching.start()
-    assert looked.wait(5)
+    assert looked.wait(30)
     assert watching._thread.is_alive()
     watching.stop()
     watching._thread.join(5)
