@@ -300,7 +300,7 @@ GUARDS: Final[dict[str, Guard]] = {
         ((DataDirectory, "set_aside", _under_the_old_id),),
     ),
     "repair-strangers": Guard(
-        "links outlive the change that took a damaged node back, when that is overwritten",
+        "links to a damaged node outlive a configuration by which it would not be admitted",
         ((Membership, "_look_again", lambda _self: None),),
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),

@@ -312,7 +312,9 @@ class Member:
         )
         self.replica.membership.on_stranger = self._on_stranger
         self.gates = Gates(self, self.monotonic)
-        self._linked_for = self.replica.membership.latest.ids
+        known = self.replica.membership.latest.ids
+        # One that has lost the log with the members dials all of whom it knows otherwise, as members.
+        self._linked_for = known if known or not directory.repairs else tuple(world.members)
         if self.registers:
             self.replica.membership.on_change = self._on_configuration
         self.replica.tick()

@@ -132,10 +132,11 @@ class Wire:
     def partition(self, sides: list[list[str]]) -> None:
         """Nothing gets from one side to another; what is in flight between them is lost, unless it is held.
 
+        Who is on two sides talks to both.
         It takes the place of an earlier partition: connections that were cut and are not any more are made anew.
         """
-        before = self.cuts
-        self.cuts = {(a, b) for one in sides for other in sides if one is not other for a in one for b in other}
+        before, named = self.cuts, {one for side in sides for one in side}
+        self.cuts = {(a, b) for a in named for b in named if a != b and not any({a, b} <= {*side} for side in sides)}
         self.flights = [one for one in self.flights if one.held or (one.source, one.target) not in self.cuts]
         for source, target in sorted(before - self.cuts):
             if source < target:

@@ -184,7 +184,9 @@ def cluster(script: Script, arguments: Arguments) -> None:
 
 @verb
 def partition(script: Script, arguments: Arguments) -> None:
-    """``partition n1 n2 | n3``: nothing passes between the sides, but within; what is in flight between them is lost."""
+    """``partition n1 n2 | n3``: nothing passes between the sides, but within; what is in flight between them is lost. Who is named
+    on two sides talks to both.
+    """
     sides = [side.split() for side in " ".join(arguments.words).split("|")]
     script.nodes([name for side in sides for name in side])
     script.stage.network.partition(sides)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from raftkv.consensus.configuration import CONFIGURATION, Change, Configuration, Member, Readmit, Register
@@ -62,6 +62,8 @@ class _Met:
     address: str
     index: int = 0
     former: tuple[str, ...] = ()
+    outdated: bool = False
+    """The id was given to another node since: that this one has the place now, only a new handshake says."""
 
 
 class Membership:
@@ -162,7 +164,9 @@ class Membership:
         self._changes.append(Configuration.decode(payload, index))
         for one in self.latest.members:
             if one.node_id != self._core.node_id and _is_another(before.get(one.node_id), one):
-                self._met.pop(one.node_id, None)  # who had this id before was somebody else; the link begins anew
+                if met := self._met.get(one.node_id):
+                    # Who had this id before was somebody else. Remembered all the same: its link may stand.
+                    self._met[one.node_id] = replace(met, outdated=True)
                 self._catch_up.pop(one.node_id, None)
                 self._replication.begin_anew(one.node_id)
         self._use()
@@ -238,11 +242,12 @@ class Membership:
         """Links outlive the configuration that they were made under."""
         for peer, met in list(self._met.items()):
             foreign = self.admit(peer, met.disk, met.index, met.former) in {"foreign disk", "repairing"}
-            if foreign and peer not in self.strangers and peer != self._core.node_id:
+            if not foreign:
+                self.strangers.discard(peer)
+            elif peer not in self.strangers and peer != self._core.node_id:
                 self._core.count("strangers")
                 self.strangers.add(peer)
                 self.on_stranger(peer)
-        self.strangers.intersection_update(self._met)
 
     def refused(self, peer: str, reason: str) -> None:
         """Another member does not admit this node."""
@@ -350,7 +355,7 @@ class Membership:
         news = []
         for one in self.latest.members:
             met = self._met.get(one.node_id)
-            if met is None or (one.disk and one.disk != met.disk) or met.disk in self.latest.removed:
+            if met is None or met.outdated or (one.disk and one.disk != met.disk) or met.disk in self.latest.removed:
                 continue  # not met yet, or what was met is its former life
             if not one.disk or (met.address and met.address != one.address):
                 news.append((one.node_id, met.disk, met.address))

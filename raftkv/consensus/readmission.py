@@ -10,8 +10,9 @@ From there on it is a learner like any other one: it gets everything, and is pro
 What holds until then:
 
 * nobody talks to it whose configuration has its place for another disk: what it says, votes and acknowledgements, would
-  count as the voter's that it was (:meth:`raftkv.consensus.membership.Membership.admit`). Also when the change is taken
-  back by another leader, and links stand: its messages are dropped and the links made anew;
+  count as the voter's that it was (:meth:`raftkv.consensus.membership.Membership.admit`). Also when links stand already, because
+  the change is taken back by another leader, or because the other node knew nobody when it let it in: its messages are
+  dropped and the links made anew;
 * it is no voter by a configuration of its former life that it finds in the log it is sent (:meth:`Core.is_own`);
 * the change is refused, as a removal is, when it leaves no majority of voters that answer: two of three that were damaged
   at once do not come back by themselves, because nobody knows what they were the only ones to hold.

@@ -164,6 +164,20 @@ def test_links_are_dropped_and_messages_ignored_when_the_change_is_taken_back():
     assert not leader.membership.strangers
 
 
+def test_who_was_met_before_anybody_was_known_is_judged_by_the_configurations_that_come():
+    """A node that knows nobody admits everybody. What its log then says of an id concerns whoever it has a link to."""
+    waiting, dropped = damaged(), []
+    waiting.on_stranger = dropped.append
+    assert waiting.greet("n2", "disk-2b", "db2:1", 0, ("disk-2",)) == ""
+    waiting.appended(8, Configuration((Member("n1"), Member("n2", "db2:1", "disk-2"), Member("n3"))).encode())
+    assert (waiting.strangers, dropped) == ({"n2"}, ["n2"])
+    taken_back = (Member("n1"), Member("n2", "db2:1", "disk-2b", voter=False), Member("n3"))
+    waiting.appended(9, Configuration(taken_back).encode())
+    assert not waiting.strangers
+    waiting.truncated(9)
+    assert (waiting.strangers, dropped) == ({"n2"}, ["n2", "n2"])
+
+
 # ------------------------------------------------------------------ the node itself
 def damaged(*members: Member, former: tuple[str, ...] = ("disk-3",)) -> Membership:
     core = FakeCore(leads=False).core
