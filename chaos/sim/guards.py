@@ -34,6 +34,7 @@ from raftkv.consensus.messages import (
 from raftkv.consensus.reads import ReadIndex
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.snapshot_receiver import SnapshotReceiver
+from raftkv.consensus.stall import StallGuard
 from raftkv.machine.batch import Run
 from raftkv.machine.sessions import Session, Sessions
 from raftkv.server.consistency import Gates
@@ -302,6 +303,18 @@ GUARDS: Final[dict[str, Guard]] = {
     "repair-strangers": Guard(
         "links to a damaged node outlive a configuration by which it would not be admitted",
         ((Membership, "_look_again", lambda _self: None),),
+    ),
+    "repair-own": Guard(
+        "a node whose disk was damaged votes by a configuration of its former life, which it finds in the log that it is sent",
+        ((Core, "is_own", lambda _self, _disk: True),),
+    ),
+    "repair-standing": Guard(
+        "a node whose disk was damaged is let in for a place that is not committed, and has no vote",
+        ((Membership, "standing", Membership.index),),
+    ),
+    "stall": Guard(
+        "a leader whose disk does not answer stays in office, and nothing is committed",
+        ((StallGuard, "tick", lambda _self: None),),
     ),
     "sessions": Guard("a write that is repeated is applied again", ((Sessions, "find", _run_again),)),
 }

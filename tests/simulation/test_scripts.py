@@ -23,6 +23,7 @@ NO_VIOLATION = {
     "session.off.txt",
     "member-rollback.off.txt",
     "member-reply.off.txt",
+    "stalled-disk.off.txt",
 }
 """These cost availability, or a client's count: nothing that the checks of a replica see."""
 
