@@ -174,6 +174,14 @@ class DiskStatus:
     """Of the newest snapshot; 0 if there is none."""
 
 
+class Report(Protocol):
+    """A logger."""
+
+    def info(self, event: str, /, **fields: object) -> object: ...
+    def warning(self, event: str, /, **fields: object) -> object: ...
+    def error(self, event: str, /, **fields: object) -> object: ...
+
+
 class Replicator(Protocol):
     """What dispatch needs of a replica."""
 

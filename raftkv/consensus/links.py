@@ -32,7 +32,8 @@ from typing import Any, Final, Protocol, cast
 from raftkv.config_values import split_address
 from raftkv.consensus.lanes import Outbound
 from raftkv.consensus.messages import Application, FrameReader, Message
-from raftkv.errors import ProtocolError
+from raftkv.errors import ProtocolError, RaftKVError
+from raftkv.replicator import Report
 
 MAGIC: Final = b"RAFTKV1\n"
 PROTOCOL_VERSION: Final = 3
@@ -44,26 +45,37 @@ LIVENESS: Final = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP
 its next life would be refused as a second node with the same id for as long as the old connection seems to stand."""
 REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 1.0
+REPAIRING: Final = "repairing"
+"""The refusal of a damaged node, until the leader takes it back."""
 
 _LENGTH: Final = struct.Struct("!I")
 _NODE_ID: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
-class HandshakeError(ProtocolError):
+class HandshakeError(RaftKVError):
     """The other side is not of this cluster, or says that we are not; ``refusal``: why this node has no place in it."""
 
     def __init__(self, message: str, refusal: str = "") -> None:
         super().__init__(message)
         self.refusal = refusal
 
+    @property
+    def passes(self) -> bool:
+        """Whether nobody has to do anything: a damaged member is about to be taken back."""
+        return self.refusal == REPAIRING
+
 
 class NotAdmittedError(HandshakeError):
     """The other side has no place in the cluster any more; ``verdict``: why."""
 
     def __init__(self, peer: str, verdict: str) -> None:
-        says = "has no place in the cluster" if verdict != "repairing" else "takes the place of a damaged one"
+        says = "has no place in the cluster" if verdict != REPAIRING else "takes the place of a damaged one"
         super().__init__(f"node {peer!r} comes with a disk that {says}: {verdict}")
         self.verdict = verdict
+
+    @property
+    def passes(self) -> bool:
+        return self.verdict == REPAIRING
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,7 @@ class _Framed(asyncio.Protocol):
                 else:
                     links.on_message(peer, message)
         except ProtocolError as error:
-            links.report("peer sent a bad frame", peer=peer, error=str(error))
+            links.report.warning("peer sent a bad frame", peer=peer, error=error.message)
             if self._transport is not None:
                 self._transport.abort()
 
@@ -142,7 +154,7 @@ class Links:
         known: dict[str, str],
         secret: bytes,
         rng: Random,
-        report: Callable[..., None],
+        report: Report,
     ) -> None:
         """``known``: where members may be found besides the addresses that the configuration has."""
         self.me = me
@@ -253,12 +265,7 @@ class Links:
                 link = await self._dial(peer, purpose, attempt)
             except (TimeoutError, OSError, asyncio.IncompleteReadError, HandshakeError, ValueError) as error:
                 attempt += 1
-                if isinstance(error, HandshakeError) and error.refusal:
-                    self.gate.refused(peer, error.refusal)
-                text = f"{type(error).__name__}: {error}"
-                if text != last and not isinstance(error, ConnectionError):
-                    self.report("peer link refused", peer=peer, error=text)
-                last = text
+                last = self._link_refused(peer, error, last)
                 called = await self._called_within(peer, delay * (0.5 + self._rng.random()))
                 delay = REDIAL_MIN_S if called else min(delay * 2, REDIAL_MAX_S)
                 continue
@@ -271,6 +278,17 @@ class Links:
                 self._out.pop(peer, None)
                 link.close()
                 self.on_link(peer, False)
+
+    def _link_refused(self, peer: str, error: Exception, last: str) -> str:
+        """An attempt to dial ``peer`` failed: what is reported of it, unless it is the same as ``last``."""
+        say, text = self.report.info, f"{type(error).__name__}: {error}"
+        if isinstance(error, HandshakeError):
+            if error.refusal:
+                self.gate.refused(peer, error.refusal)
+            say, text = say if error.passes else self.report.warning, error.message
+        if text != last and not isinstance(error, ConnectionError):
+            say("peer link refused", peer=peer, error=text)
+        return text
 
     async def _called_within(self, peer: str, seconds: float) -> bool:
         """Wait before dialling again, but not longer than until ``peer`` dials us: it is up, and needs our answers."""
@@ -314,7 +332,7 @@ class Links:
         theirs = str(answer.get("nonce", ""))
         self._check_proof(answer, "acceptor", nonce, theirs)
         writer.write(_pack({"proof": self._proof("dialler", nonce, theirs)}))
-        await _read(reader)
+        await _read(reader, proven=True)
         self._admit(peer, answer)
 
     # ------------------------------------------------------------ in
@@ -329,7 +347,8 @@ class Links:
         except HandshakeError as error:
             if error.message != self._refused_last:
                 self._refused_last = error.message
-                self.report("peer refused", address=str(writer.get_extra_info("peername")), error=error.message)
+                say = self.report.info if error.passes else self.report.warning
+                say("peer refused", address=str(writer.get_extra_info("peername")), error=error.message)
             verdict = error.verdict if isinstance(error, NotAdmittedError) else ""
             writer.write(_pack({"error": error.message, "refusal": verdict}))
             writer.close()
@@ -447,7 +466,11 @@ def _pack(value: dict[str, Any]) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+async def _read(reader: asyncio.StreamReader, *, proven: bool = False) -> dict[str, Any]:
+    """A message of the handshake. Raises HandshakeError for one that says why not.
+
+    Only who has proven to know the secret may say that this node has no place in the group, at which it stops.
+    """
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > HANDSHAKE_BYTES_MAX:
         msg = f"handshake message of {length} bytes, allowed are {HANDSHAKE_BYTES_MAX}"
@@ -461,7 +484,7 @@ async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
         msg = "handshake message is not an object"
         raise HandshakeError(msg)
     if "error" in value:
-        raise HandshakeError(str(value["error"]), str(value.get("refusal", "")))
+        raise HandshakeError(str(value["error"]), str(value.get("refusal", "")) if proven else "")
     return value
 
 

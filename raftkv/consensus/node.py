@@ -29,6 +29,7 @@ from raftkv.replicator import (
     PeerStatus,
     ReadReady,
     ReplicationStatus,
+    Report,
 )
 
 TICKS_PER_HEARTBEAT: Final = 5
@@ -80,10 +81,10 @@ class RaftNode:
         timing: Timing,
         compaction: Compaction,
         snapshot_file: str,
-        report: Callable[..., None],
+        report: Report,
     ) -> None:
         """``first`` is the configuration that the cluster began with, ``known`` where members may be found besides the
-        addresses in the configuration (id to host:port), ``report(message, **fields)`` logs. ``loaded`` is the snapshot
+        addresses in the configuration (id to host:port), ``loaded`` is the snapshot
         that ``machine`` holds already.
         """
         self.me = me
@@ -138,7 +139,7 @@ class RaftNode:
         self.links.on_bytes = self._on_bytes
         membership.on_change = self._on_configuration
         membership.on_stranger = self.links.drop
-        membership.on_hindrance = lambda reason: self._report("a damaged member cannot be taken back", reason=reason)
+        membership.on_hindrance = self._on_hindrance
         self.replica.replication.on_left = self._set_members
         self._set_members()
         self.replica.on_leader_change = self._on_leader_change
@@ -198,7 +199,7 @@ class RaftNode:
         if core.halted:
             if core.halted != self._reported_halt:
                 self._reported_halt = core.halted
-                self._report("node stopped serving", reason=core.halted)
+                self._report.error("node stopped serving", reason=core.halted)
             if core.log.failed is not None and self.on_log_failed is not None:
                 tell, self.on_log_failed = self.on_log_failed, None
                 tell(core.log.failed)
@@ -248,8 +249,11 @@ class RaftNode:
         if not self._stopped:
             self.replica.on_durable()
 
+    def _on_hindrance(self, reason: str) -> None:
+        self._report.warning("a damaged member cannot be taken back", reason=reason)
+
     def _on_configuration(self, configuration: Configuration) -> None:
-        self._report("members", members=configuration.listed(), index=configuration.index)
+        self._report.info("members", members=configuration.listed(), index=configuration.index)
         self._set_members()
 
     def _set_members(self) -> None:
@@ -263,7 +267,7 @@ class RaftNode:
         self.links.set_members(members)
 
     def _on_leader_change(self, leader: str) -> None:
-        self._report("leader changed", leader=leader or "none", term=self.replica.core.term)
+        self._report.info("leader changed", leader=leader or "none", term=self.replica.core.term)
         for listener in self.on_leader_change:
             listener(leader)
 
@@ -278,7 +282,7 @@ class RaftNode:
         reason = "" if success else self.replica.snapshots.failure
         error = None if success else NoLeaderError(f"the snapshot could not be written: {reason}", code="ERR")
         if reason not in {"", self._snapshot_trouble}:  # attempts follow, and are not told of while nothing changes
-            self._report("snapshot failed, and will be tried again", index=index, reason=reason)
+            self._report.warning("snapshot failed, and will be tried again", index=index, reason=reason)
         self._snapshot_trouble = reason
         for waiter in waiters:
             waiter(index if success else 0, error)

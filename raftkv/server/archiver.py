@@ -31,7 +31,7 @@ from raftkv.consensus.node import RaftNode
 from raftkv.errors import RaftKVError
 from raftkv.machine.batch import stamp_of
 from raftkv.machine.summary import StateSummary
-from raftkv.replicator import OpenSnapshot
+from raftkv.replicator import OpenSnapshot, Report
 
 SLICE_BYTES: Final = 4 * 1024 * 1024
 """Given to the thread at a time; the next slice waits until this one is compressed."""
@@ -64,14 +64,6 @@ class Source(Protocol):
     def applied(self) -> int: ...
     def open_snapshot(self) -> OpenSnapshot | None: ...
     def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None: ...
-
-
-class Report(Protocol):
-    """A logger."""
-
-    def info(self, event: str, **fields: object) -> object: ...
-    def warning(self, event: str, **fields: object) -> object: ...
-    def error(self, event: str, **fields: object) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -368,7 +368,7 @@ def _make_raft(settings: Settings, directory: DataDirectory, clock: Clock, disk:
             hold_bytes=settings.snapshot_log_bytes,
         ),
         snapshot_file=str(Path(directory.path) / IDENTITY),
-        report=report.info,
+        report=report,
     )
 
 

@@ -74,12 +74,12 @@ class Member:
 
     def __init__(self, node_id, addresses, *, cluster="c1", boot="", secret=SECRET):
         self.changes = Changes()
-        self.reports, self.messages, self.applications, self.up = [], [], [], {}
+        self.reports, self.warnings, self.messages, self.applications, self.up = [], [], [], [], {}
         me = Introduction(
             cluster, node_id, boot or f"boot-{node_id}", f"client-{node_id}", f"http-{node_id}", disk=f"disk-{node_id}"
         )
         self.gate = Gate()
-        self.links = Links(me, {}, secret, Random(node_id), self._report)
+        self.links = Links(me, {}, secret, Random(node_id), self)
         self.links.gate = self.gate
         self.links.set_members(addresses)
         self.links.on_message = lambda *one: self._noted(self.messages, one)
@@ -92,8 +92,12 @@ class Member:
         where.append(what)
         self.changes.note()
 
-    def _report(self, event, **fields):
+    def info(self, event, /, **fields):
         self._noted(self.reports, (event, fields))
+
+    def warning(self, event, /, **fields):
+        self.warnings.append(event)
+        self.info(event, **fields)
 
     def _linked(self, peer, up):
         self.up[peer] = up
@@ -291,7 +295,21 @@ async def test_a_disk_that_lost_its_place_is_refused_and_the_other_side_told():
         await other.reported("has no place in the cluster: foreign disk")
         assert other.gate.refusals[-1] == ("n1", "foreign disk")
         assert not one.gate.refusals
+        assert "peer refused" in one.warnings
+        assert "peer link refused" in other.warnings
+        assert not any("rotocol error" in fields.get("error", "") for _, fields in one.reports + other.reports)
         assert not one.links.connected("n2")
+
+
+@on_loop
+async def test_that_a_damaged_member_waits_to_be_taken_back_is_no_warning():
+    async with pair() as (one, other, _):
+        await asyncio.gather(one.linked("n2"), other.linked("n1"))
+        one.gate.verdicts["disk-n2"] = "repairing"
+        one.links._out["n2"].transport.abort()
+        one.links._inbound["n2"][2].transport.abort()
+        await asyncio.gather(*(member.reported("takes the place of a damaged one") for member in (one, other)))
+        assert not one.warnings + other.warnings
 
 
 @on_loop
@@ -442,7 +460,7 @@ async def test_a_bad_frame_ends_its_link_and_nothing_else(bad):
         dialler.writer.write(bad + frame(Vote(2)))
         await dialler.ended()
         assert node.messages == [("n2", Vote(1))]
-        assert [event for event, _ in node.reports] == ["peer sent a bad frame"]
+        assert [event for event, _ in node.reports] == ["peer sent a bad frame"] == node.warnings
         assert await Dialler(node.port).introduce() == {"ok": True}
 
 
@@ -472,6 +490,7 @@ async def test_a_parcel_that_the_layer_above_cannot_read_ends_its_link_and_is_re
         (packed({"node": "n2", "nonce": "x", "proof": "y"}), "the peer secret differs"),
         (packed({"node": "n2"}), "the peer secret differs"),
         (packed({"error": "no room"}), "no room"),
+        (packed({"error": "gone", "refusal": "removed"}), "gone"),
         (packed(b"[" * 4000), "nested too deep"),
         (struct.pack("!I", 2**32 - 1), "handshake message of 4294967295 bytes"),
     ],
@@ -494,6 +513,8 @@ async def test_a_dialler_trusts_nobody_who_cannot_prove_himself_and_tries_again(
             assert b"proof" not in await calls.get()
         assert not node.up
         assert len(node.reports) == 1  # the same refusal again is not news
+        assert node.warnings == ["peer link refused"]
+        assert not node.gate.refusals, "somebody at its address must not stop this node"
     server.close()
 
 

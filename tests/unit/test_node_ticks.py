@@ -1,7 +1,8 @@
-"""When a member judges time: not before it has read what arrived while its event loop stood still."""
+"""When a member judges time: not before it has read what arrived while its event loop stood still. And what it reports how loudly."""
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +22,14 @@ class Node(RaftNode):
         self._clock = SimpleNamespace(monotonic=lambda: self.now)
         self._timing, self._loop = TIMING, SimpleNamespace(call_later=lambda *one: self.timers.append(one))
         self._stopped, self._tick_scheduled, self._ticked = False, False, self.now
-        core = SimpleNamespace(halted="", committed=0, applied=0, is_leader=False)
+        self.reports, self._reported_halt, self._snapshot_waiters, self._snapshot_trouble = [], "", [], ""
+        levels = ("info", "warning", "error")
+        self._report = SimpleNamespace(**{one: partial(self._reported, one) for one in levels})
+        core = SimpleNamespace(halted="", committed=0, applied=0, is_leader=False, log=SimpleNamespace(failed=None))
         self.replica = SimpleNamespace(tick=self._count, core=core, has_more_to_do=False)
+
+    def _reported(self, level, event, **_fields):
+        self.reports.append((level, event))
 
     def _count(self):
         self.ticks += 1
@@ -56,3 +63,19 @@ def test_a_node_that_was_stopped_meanwhile_ticks_no_more():
     node._stopped = True
     assert node.tick_after(10.0) == 0
     assert node.timers == []
+
+
+def test_what_somebody_has_to_look_at_is_reported_as_a_warning_or_an_error():
+    node = Node()
+    node.replica.core.halted = "entry 7 is damaged"
+    node.tick_after(0.0)
+    node.tick_after(0.0)
+    node._on_hindrance("no quorum")
+    node._last_snapshot, node.on_snapshot = 0, []
+    node.replica.snapshots = SimpleNamespace(failure="No space left on device", newest=None, started=0.0)
+    node._on_snapshot(9, False)
+    assert node.reports == [
+        ("error", "node stopped serving"),
+        ("warning", "a damaged member cannot be taken back"),
+        ("warning", "snapshot failed, and will be tried again"),
+    ]
