@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 PR_SET_PDEATHSIG: Final = 1
@@ -44,6 +45,7 @@ class ForkedWriter:
         self._adopt = adopt
         self._discard = discard
         self._child = 0
+        self._refused: OSError | None = None
         self._writing = (0, 0, b"")
         self.failure: OSError | None = None
         """Why the last one failed, when the system refused it."""
@@ -52,13 +54,17 @@ class ForkedWriter:
     @property
     def running(self) -> bool:
         """A child is writing, or has finished and was not polled yet."""
-        return self._child != 0
+        return self._child != 0 or self._refused is not None
 
     def start(self, index: int, term: int, extra: bytes, chunks: Callable[[], Iterable[bytes]]) -> None:
-        """Fork. Raises OSError when the machine cannot."""
+        """Fork. Where the machine cannot (memory, a limit on processes) the snapshot has failed: :meth:`poll` says so."""
         parent = os.getpid()
         self._writing = (index, term, extra)
-        self._child = os.fork()
+        try:
+            self._child = os.fork()
+        except OSError as error:
+            self._refused = OSError(error.errno, f"no process can be started for it: {error.strerror}")
+            return
         if self._child == 0:
             self._write_and_exit(parent, index, term, extra, chunks)
 
@@ -90,7 +96,10 @@ class ForkedWriter:
             os._exit(status)
 
     def poll(self) -> bool | None:
-        """None while the child runs, then once whether it succeeded."""
+        """None while the child runs, then once whether it succeeded. Raises nothing: a snapshot may fail, its node not."""
+        if self._refused is not None:
+            self.failure, self._refused = self._refused, None
+            return False
         if not self._child:
             return None
         pid, status = os.waitpid(self._child, os.WNOHANG)
@@ -102,8 +111,13 @@ class ForkedWriter:
         if code != 0:
             known = 0 < code < STATUS_OTHER
             self.failure = OSError(code, os.strerror(code)) if known else None
-            self._discard(*written)
+            with suppress(OSError):  # the next one writes over it, and a start deletes it
+                self._discard(*written)
+            return False
+        try:
+            self._adopt(*written)
+        except OSError as error:  # too many open files, say
+            self.failure = error
             return False
         self.failure = None
-        self._adopt(*written)
         return True

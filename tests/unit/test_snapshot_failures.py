@@ -85,6 +85,50 @@ def test_after_a_failure_the_next_one_may_succeed(store, writer):
     assert store.newest().meta == META
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_machine_that_cannot_fork_fails_the_snapshot_and_not_the_node(store, writer, monkeypatch, number):
+    def refused():
+        raise OSError(number, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fork", refused)
+        writer.start(7, 2, b"extra", lambda: [b"state"])
+    assert writer.running, "the engine asks what became of it"
+    assert writer.poll() is False
+    assert not writer.running
+    assert writer.failure.errno == number
+    writer.start(7, 2, b"extra", lambda: [b"state"])
+    assert finished(writer) is True
+    assert writer.failure is None
+
+
+def test_a_complete_file_that_cannot_be_taken_over_is_a_failed_snapshot(store):
+    answers = [OSError(errno.EMFILE, "no"), None]
+
+    def adopt(*meta):
+        if (error := answers.pop(0)) is not None:
+            raise error
+        store.adopt(SnapshotMeta(*meta))
+
+    writer = ForkedWriter(lambda *meta: store.begin(SnapshotMeta(*meta)), adopt, lambda *_: None)
+    writer.start(7, 2, b"extra", lambda: [b"state"])
+    assert finished(writer) is False
+    assert writer.failure.errno == errno.EMFILE
+    writer.start(7, 2, b"extra", lambda: [b"state"])
+    assert finished(writer) is True
+    assert store.newest().meta == META
+
+
+def test_what_cannot_be_deleted_behind_a_failed_child_is_left(store):
+    def discard(*_):
+        raise OSError(errno.EROFS, "no")
+
+    writer = ForkedWriter(lambda *meta: store.begin(SnapshotMeta(*meta)), lambda *_: None, discard)
+    writer.start(7, 2, b"extra", failing(OSError(errno.EIO, "no")))
+    assert finished(writer) is False
+    assert writer.failure.errno == errno.EIO, "what the child met, not what came of it"
+
+
 class Scripted:
     """A writer whose snapshots end as they are told to."""
 
