@@ -232,6 +232,7 @@ class ArchiveWriter:
             self._resume_entries(newest)
         except CorruptionError as error:
             self.unusable = str(error)
+            self._stand_at(Place(newest.last, 0), 0)  # by their names: so far it was archived, and cannot go on
         if not newest.bases and not newest.entries:
             self.unusable = f"run {newest.number} has no file"
 

@@ -137,6 +137,8 @@ class Archiver:
         self._retry_s = RETRY_S
         self._held = 0
         """First entry that a base on its way needs behind it."""
+        self._newest = 0
+        """Last entry that this process has seen in the archive, whatever is there now; 0 once the gap behind it was told."""
         self._stopped: asyncio.Event | None = None
         self.state = ArchiveState()
         self._thread = threading.Thread(target=self._work, name="archiver", daemon=True)
@@ -178,6 +180,8 @@ class Archiver:
     def _gap(self, view: _View) -> str:
         """Why the run cannot go on; empty when it can."""
         at, log = view.added, self._source.log
+        if not view.run and self._newest:
+            return "the archive is empty, and was not before: is its file system mounted?"
         if not view.run or view.unusable:
             return view.unusable or "nothing is archived yet"
         if at.index > self._source.applied:
@@ -213,10 +217,12 @@ class Archiver:
                 snapshot.file.close()
             self._ask_for_snapshot()
             return
-        if self._view is not None and self._view.archived.index:
+        view = self._view or _View()
+        if archived := max(self._newest, view.archived.index):
             self.state.gaps += 1
             self._report.error("ARCHIVE GAP: points between its runs cannot be restored", directory=self._options.directory,
-                               run=self._view.run, archived=self._view.archived.index, reason=why)  # fmt: skip
+                               run=view.run, archived=archived, reason=why)  # fmt: skip
+            self._newest = 0
         self._held = 1 if snapshot is None else snapshot.index + 1
         self._submit(lambda: self._begin(snapshot))
 
@@ -315,6 +321,7 @@ class Archiver:
             return
         assert view is not None
         self._view, self._held = view, 0
+        self._newest = max(self._newest, view.archived.index)
         state = self.state
         caught_up = view.archived.index >= self._source.applied
         wrote = view.archived.index > state.index or view.run != state.run or view.base_index != state.base_index

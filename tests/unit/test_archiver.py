@@ -277,6 +277,51 @@ def test_another_history_begins_a_new_run():
     assert bench.archived(Place(20, 1)) == node.entries(21)
 
 
+@pytest.mark.parametrize("which", ["entries", "bases"])
+def test_a_run_that_cannot_go_on_because_it_is_damaged_is_a_gap(which):
+    node = Node()
+    if which == "bases":
+        node.write(50)
+        node.log.compact_to(40)
+    bench = Bench(node)
+    node.write(30)
+    bench.settle()
+    bench.settle(10)
+    last = node.applied
+    damaged = getattr(runs("/archive", bench.disk)[-1], which)[-1].path
+    bench.disk.flip(damaged, 30)
+    bench = bench.crash()
+    node.write(5)
+    bench.settle()
+    bench.settle(10)
+    (gap,) = bench.reports.said("GAP")
+    assert damaged in gap["reason"]
+    assert (gap["archived"], bench.state.gaps) == (last, 1)
+    assert len(runs("/archive", bench.disk)) == 2
+
+
+def test_an_archive_that_is_empty_all_at_once_is_a_gap():
+    """As when its file system is not mounted any more: the directory below it takes what comes."""
+    bench = Bench()
+    bench.node.write(30)
+    bench.settle()
+    bench.settle(10)
+    for name in [name for name in bench.disk.names if name.startswith("/archive/0")]:
+        bench.disk.unlink(name)
+    bench.disk.dirs.discard("/archive/00000001")
+    bench.disk.arm(1, errno.EIO)
+    bench.node.write(10)
+    bench.settle()
+    bench.settle(10)
+    bench.disk.disarm()
+    for _ in range(3):
+        bench.settle(20)
+    (gap,) = bench.reports.said("GAP")
+    assert "is its file system mounted?" in gap["reason"]
+    assert (gap["archived"], bench.state.gaps) == (30, 1)
+    assert bench.state.index == 40
+
+
 def test_a_log_that_begins_late_begins_with_a_snapshot_of_now():
     node = Node()
     node.write(50)
