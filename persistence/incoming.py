@@ -1,7 +1,7 @@
 """A snapshot on its way from another node: kept over broken links and restarts, believed chunk by chunk.
 
 It grows in ``incoming-INDEX-TERM-SIZE-SEAL.part``: the name says which file it is a part of. What an earlier life of the
-process received is verified and decompressed like what has just arrived; nothing counts for being there.
+process received is verified and decompressed like what has just arrived, and written again; nothing counts for being there.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class IncomingSnapshot:
             self.offset = 0
         self.resumed_bytes = self.offset
         """So much of it an earlier life of this process had received. Nothing of it is believed before it verifies."""
+        self._written_again = 0
         self._start_over()
 
     def _start_over(self) -> None:
@@ -104,8 +105,10 @@ class IncomingSnapshot:
         try:
             while given < limit:
                 if not self._body:
-                    if self.is_whole or not self._is_next_here(file):
+                    end = 0 if self.is_whole else self._end_of_next(file)
+                    if not end:
                         return False
+                    self._write_again(file, end)
                     self._read_next(file)
                     continue
                 piece = self._decompressor.decompress(self._body[:INPUT_BYTES])
@@ -119,8 +122,8 @@ class IncomingSnapshot:
             raise CorruptSnapshotError(self._path, 0, f"it does not decompress: {error}") from error
         return True
 
-    def _is_next_here(self, file: File) -> bool:
-        """Whether the header, or the next chunk, or the footer, has arrived as a whole."""
+    def _end_of_next(self, file: File) -> int:
+        """Where the header, or the next chunk, or the footer ends, once it has arrived as a whole; until then 0."""
         at = 0 if self._reader is None else self._reader.offset
         if self._reader is None:
             head = file.pread(min(PREFIX.size, self.offset), 0)
@@ -132,7 +135,9 @@ class IncomingSnapshot:
             need = CHUNK.size
             if len(head) == need:
                 need += min(CHUNK.unpack(head)[0], CHUNK_BYTES_MAX) or FOOTER.size
-        return bool(self.offset - at >= need or self.offset == self.total_bytes)  # too short: for the reader to say
+        if self.offset - at >= need:
+            return at + need
+        return self.offset if self.offset == self.total_bytes else 0  # too short: for the reader to say
 
     def _read_next(self, file: File) -> None:
         reader = self._reader
@@ -149,6 +154,16 @@ class IncomingSnapshot:
             raise
         if not self._body:
             self._end(reader)
+
+    def _write_again(self, file: File, end: int) -> None:
+        """What an earlier life received, up to ``end``: after a sync that failed the page cache may show what the disk has not,
+        and the next sync would leave it out.
+        """
+        end = min(end, self.resumed_bytes)
+        while self._written_again < end:
+            piece = file.pread(min(CHUNK_BYTES, end - self._written_again), self._written_again)
+            file.pwrite([piece], self._written_again)
+            self._written_again += len(piece)
 
     def _end(self, reader: Reader) -> None:
         announced = (self._seal, self.total_bytes)

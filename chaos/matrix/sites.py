@@ -58,6 +58,7 @@ PHASES: Final = {
     "SnapshotWriter.abort": "abort snapshot",
     "IncomingSnapshot.__init__": "receive",
     "IncomingSnapshot.write": "receive",
+    "IncomingSnapshot._write_again": "write received part again",
     "IncomingSnapshot._cut": "cut received part",
     "IncomingSnapshot.sync": "finish receiving",
     "SnapshotStore.discard": "discard snapshot",

@@ -268,6 +268,28 @@ def test_its_file_may_be_gone_at_the_end():
     incoming.abort()
 
 
+def test_what_an_earlier_life_failed_to_sync_is_written_again():
+    """After a failed sync the page cache shows what the disk does not have, and the next sync writes nothing of it."""
+    info, data = a_file()
+    disk = Disk()
+    incoming = begin(disk, info)
+    pour(incoming, data)
+    disk.arm(1, errno.EIO, "sync")
+    with pytest.raises(OSError):
+        incoming.sync()
+    disk.kill()  # before it could delete the part
+    disk.disarm()
+    again = begin(disk, info)
+    assert again.resumed_bytes == len(data)
+    pour(again, data)
+    again.sync()
+    again.publish()
+    disk.power_cut(1, "nothing")
+    store = SnapshotStore(HERE, disk)
+    assert store.newest() == info
+    assert not store.damaged
+
+
 # -- crashes ----------------------------------------------------------------------------------------------------
 OLD_CONTENT = noise(300, seed=7)
 
