@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 
-from persistence.archive import BaseFile, Place, Run, entries_after, runs
+from persistence.archive import BaseFile, Place, Run, entries_after, header_of, runs
 from persistence.backup import Backup, is_backup, show_time
 from persistence.directory import IDENTITY, DataDirectory
 from persistence.entries import Archived
@@ -203,19 +203,28 @@ def of_backup_and_archive(backup: str, archive: str, target: Target = NEWEST, fi
 
 
 def _run_behind(start: Point, archive: str, found: list[Range], target: Target, files: Files) -> Run:
-    """The newest run that goes on from ``start`` and has the target."""
+    """The newest run that goes on from ``start`` and has the target. Raises RaftKVError when there is a gap before it."""
     known = {one.run.number: one for one in found}
-    for run in reversed(runs(archive, files)):
+    held = "; ".join(map(str, found)) or "nothing"
+    everything = runs(archive, files)
+    for run in reversed(everything):
         if not run.entries or not run.entries[0].first <= start.index + 1 <= run.last:
             continue
-        one = known.get(run.number)
         if target.index is not None and target.index > run.last:
             continue
-        if target.stamp_ms is not None and one is not None and target.stamp_ms > one.last_stamp_ms:
-            continue
+        if target.stamp_ms is not None:
+            one = known.get(run.number) or header_of(files, run.entries[-1].path)  # no point of its own without a base
+            if target.stamp_ms > one.last_stamp_ms:
+                continue
+        if target == NEWEST and any(later.last > run.last for later in everything if later.number > run.number):
+            raise RaftKVError(
+                f"{archive} has a gap behind entry {run.last}, which {start.source} does not lead over; it holds {held}. "
+                f"--to-index {run.last} stops before the gap; {archive} without {start.source} gets to the newest point"
+            )
         return run
-    held = "; ".join(map(str, found)) or "nothing"
-    raise RaftKVError(f"{archive} does not lead from entry {start.index} to {target}; it holds {held}")
+    newer = f"; {start.source} is as new as all of it: restore it without --archive"
+    hint = newer if all(run.last <= start.index for run in everything) else ""
+    raise RaftKVError(f"{archive} does not lead from entry {start.index} to {target}; it holds {held}{hint}")
 
 
 def _go_on(start: Point, path: str, run: Run, target: Target, files: Files) -> Point:

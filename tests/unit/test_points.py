@@ -173,6 +173,43 @@ def test_what_is_not_there_is_refused_with_what_there_is():
         of_archive("/archive", Target(25), disk)
 
 
+def test_the_newest_point_behind_a_backup_is_not_the_end_before_a_gap():
+    disk, entries = small()
+    with ArchiveWriter.open("/archive", cluster_id="c-old", files=disk) as writer:
+        writer.unusable = "a gap"
+        more = history([(10, [encode_group(Group(TICK, 0, 0, b""))])] * 40)[35:]
+        writer.begin_run(*raw_snapshot(more[:1], disk), StateSummary())
+        writer.add(more[1:])
+        writer.flush()
+    with pytest.raises(RaftKVError, match=r"gap behind entry 30.*holds .*entries 36 to 40.*--to-index 30.*without"):
+        of_backup_and_archive("/b.backup", "/archive", NEWEST, disk)
+    assert of_backup_and_archive("/b.backup", "/archive", Target(30), disk).index == 30
+    assert of_backup_and_archive("/b.backup", "/archive", Target(stamp_ms=entries[-1].stamp_ms), disk).index == 30
+    assert of_archive("/archive", NEWEST, disk).index == 40
+
+
+def test_a_time_beyond_a_run_whose_base_is_gone_is_refused_as_well():
+    disk, entries = small()
+    with ArchiveWriter.open("/other", cluster_id="c-old", files=disk) as writer:
+        writer.begin_run(*raw_snapshot(entries[:5], disk), StateSummary())
+        writer.add(entries[5:20])
+        writer.flush()
+    (base,) = [name for name in disk.names if name.startswith("/other") and name.endswith(".backup")]
+    disk.unlink(base)
+    assert of_backup_and_archive("/b.backup", "/other", Target(stamp_ms=entries[19].stamp_ms), disk).index == 20
+    with pytest.raises(RaftKVError, match="does not lead"):
+        of_backup_and_archive("/b.backup", "/other", Target(stamp_ms=entries[19].stamp_ms + 1), disk)
+
+
+def test_a_backup_that_is_as_new_as_the_archive_needs_none():
+    disk, entries = small()
+    backups.save("/new.backup", *raw_snapshot(entries, disk), files=disk)
+    with pytest.raises(
+        RaftKVError, match=r"entry 30 to the newest point; .* is as new as all of it: .* without --archive"
+    ):
+        of_backup_and_archive("/new.backup", "/archive", NEWEST, disk)
+
+
 def test_a_backup_and_another_clusters_archive_are_not_mixed():
     disk, entries = small()
     origin, read = raw_snapshot(entries[:10], disk)
