@@ -67,6 +67,9 @@ def route(path: str, files: Files, *, to_index: int | None = None, to_ms: int | 
     found = ranges(path, files)
     if not found:
         raise ArchiveError(f"{path} holds no point to go back to: neither a base nor entry 1")
+    _refuse_two_clusters(path, found)
+    if to_index is None and to_ms is None:
+        _refuse_lost_run(path, found, runs(path, files)[-1])
     for one in reversed(found):
         at_index = to_index is None or one.first <= to_index <= one.last
         at_time = to_ms is None or one.first_stamp_ms <= to_ms <= one.last_stamp_ms
@@ -74,6 +77,24 @@ def route(path: str, files: Files, *, to_index: int | None = None, to_ms: int | 
             return Route(one.run, one.cluster_id, _base(one.run, files, to_index, to_ms))
     wanted = f"entry {to_index}" if to_index is not None else show_time(to_ms or 0)
     raise ArchiveError(f"{wanted} is not in {path}, which holds {'; '.join(map(str, found))}")
+
+
+def _refuse_two_clusters(path: str, found: list[Range]) -> None:
+    for one in found:
+        if one.cluster_id != found[0].cluster_id:
+            raise ArchiveError(
+                f"{path} holds two archives: run {found[0].run.number} is of cluster {found[0].cluster_id!r}, run {one.run.number} "
+                f"of {one.cluster_id!r}: keep them apart"
+            )
+
+
+def _refuse_lost_run(path: str, found: list[Range], newest: Run) -> None:
+    """Its entries are newer than any point there is: nobody may take that for the newest there was."""
+    if newest.number > found[-1].run.number and newest.entries:
+        raise ArchiveError(
+            f"run {newest.number} of {path} has entries {newest.entries[0].first} to {newest.last} and no base to begin with: say "
+            f"which point is wanted. It holds {'; '.join(map(str, found))}"
+        )
 
 
 def _base(run: Run, files: Files, to_index: int | None, to_ms: int | None) -> BaseFile | None:
@@ -89,17 +110,31 @@ def _base(run: Run, files: Files, to_index: int | None, to_ms: int | None) -> Ba
 
 def verify(path: str, files: Files) -> Iterator[tuple[str, str]]:
     """Read everything: (path, what is wrong) for each thing that is; nothing when the archive can be relied on."""
+    cluster_id = ""
     for run in runs(path, files):
         start = Place(0, 0)
-        cluster_id = ""
         for base in run.bases:
             try:
-                cluster_id = _verify_base(base, files)
+                found = _verify_base(base, files)
             except (CorruptionError, OSError) as error:
                 yield base.path, str(error)
+            else:
+                cluster_id = cluster_id or found
+                if found != cluster_id:
+                    yield base.path, f"it is of cluster {found!r}, not of {cluster_id!r}"
         if run.bases and not (run.entries and run.entries[0].first == 1):
             start = Place(run.bases[0].index, run.bases[0].term)
-        yield from _verify_entries(run, start, cluster_id, files)
+        if run.entries:
+            cluster_id = cluster_id or _cluster_of(run, files)
+            yield from _verify_entries(run, start, cluster_id, files)
+
+
+def _cluster_of(run: Run, files: Files) -> str:
+    """By the first file of entries; empty when that is damaged."""
+    try:
+        return header_of(files, run.entries[0].path).cluster_id
+    except (CorruptionError, OSError):
+        return ""
 
 
 def _verify_base(base: BaseFile, files: Files) -> str:
@@ -116,11 +151,8 @@ def _verify_base(base: BaseFile, files: Files) -> str:
 
 
 def _verify_entries(run: Run, start: Place, cluster_id: str, files: Files) -> Iterator[tuple[str, str]]:
-    if not run.entries:
-        return
     try:
         terms = {base.index: base.term for base in run.bases}
-        cluster_id = cluster_id or header_of(files, run.entries[0].path).cluster_id
         for entry in entries_after(files, run, start, cluster_id):
             if terms.get(entry.index, entry.term) != entry.term:
                 yield run.path, f"the base of entry {entry.index} is of another history than the entries"
@@ -136,6 +168,7 @@ def prune(path: str, files: Files, *, from_index: int | None = None, from_ms: in
     nothing is deleted.
     """
     found = ranges(path, files)
+    _refuse_two_clusters(path, found)
     needed = [one for one in found if one.last >= (from_index or 0) and one.last_stamp_ms >= (from_ms or 0)]
     needed = needed or found[-1:]
     if not needed:

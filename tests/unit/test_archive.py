@@ -206,6 +206,46 @@ def test_a_base_of_another_history_is_found():
     assert any("base of entry 15 is of another history" in reason for _, reason in problems(disk))
 
 
+def two_clusters(base=None):
+    """Run 1 of one cluster, and beside it, by hand, a run of another."""
+    disk = Disk()
+    with begun(disk) as writer:
+        put(writer, row(1, 20))
+    with ArchiveWriter.open("/b", cluster_id="c2", files=disk) as writer:
+        writer.begin_run(*(base_args(base, cluster="c2") if base else (None, lambda *_: b"", Facts(0))))
+        put(writer, row((base or 0) + 1, 30))
+    disk.rename("/b/00000001", f"{ARCHIVE}/00000002")
+    return disk
+
+
+@pytest.mark.parametrize("base", [None, 10])
+def test_runs_of_two_clusters_are_not_one_archive(base):
+    disk = two_clusters(base)
+    assert any("of cluster 'c2', not of 'c1'" in reason for _, reason in problems(disk))
+    for wanted in ({}, {"to_index": 5}, {"to_index": 25}):
+        with pytest.raises(ArchiveError, match="run 1 is of cluster 'c1', run 2 of 'c2': keep them apart"):
+            route(ARCHIVE, disk, **wanted)
+    with pytest.raises(ArchiveError, match="keep them apart"):
+        prune(ARCHIVE, disk, from_index=25)
+
+
+def test_a_base_of_another_cluster_is_found():
+    disk = Disk()
+    with begun(disk) as writer:
+        put(writer, row(1, 20))
+        writer.add_base(*base_args(10))
+        writer.add_base(*base_args(15, cluster="c2"))
+    assert any("of cluster 'c2', not of 'c1'" in reason for _, reason in problems(disk))
+
+
+def test_the_newest_point_is_not_looked_for_before_a_run_whose_base_is_gone():
+    disk = several_runs()
+    disk.unlink(runs(ARCHIVE, disk)[-1].bases[0].path)
+    with pytest.raises(ArchiveError, match=r"run 3 .*entries 41 to 45 .*no base.* entries 50 to 60"):
+        route(ARCHIVE, disk)
+    assert route(ARCHIVE, disk, to_index=60).run.number == 2
+
+
 # ------------------------------------------------------------------ points
 def several_runs():
     """Run 1: entries 1 to 30, bases 10 and 20. Run 2: base 50, entries 51 to 60. Run 3, another history: base 40."""
