@@ -195,7 +195,7 @@ class Backup:
         return trailer, self._decode(text, Facts, at + _TRAILER.size)
 
     def _take(self, at: int, length: int) -> bytes:
-        data = self._file.pread(min(length, max(0, self.size_bytes - at)), at)
+        data = self._file.pread(min(length, self.size_bytes - at), at) if at < self.size_bytes else b""
         if len(data) < length:
             raise self._damage(self.size_bytes, f"the file ends after {self.size_bytes} bytes")
         return data

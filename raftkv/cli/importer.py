@@ -48,11 +48,15 @@ class Counts:
     names: dict[str, list[str]] = field(default_factory=dict)
     """The first few of what was skipped, by kind."""
     truncated: list[str] = field(default_factory=list)
+    _passes: bool = False
+    """The key whose pieces come had expired when the first of them came."""
 
     def take(self, event: Event, now_ms: int) -> bool:
         """Whether it is something to be sent."""
         if isinstance(event, Piece):
-            if event.expire_at_ms is not None and event.expire_at_ms <= now_ms:
+            if event.first:  # for all of it: the expiry goes with the last piece, and would be missed on what was sent
+                self._passes = event.expire_at_ms is not None and event.expire_at_ms <= now_ms
+            if self._passes:
                 self.expired += event.last
                 return False
             self.keys[event.kind] += event.last

@@ -80,7 +80,7 @@ def parse_time(text: str) -> int:
 
     Raises RaftKVError, also for a time without an offset: whose noon it is must not be guessed.
     """
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         if text.replace(".", "", 1).isdigit():
             return round(float(text) * 1000)
     try:

@@ -66,6 +66,18 @@ def test_a_backup_says_what_it_is_and_holds_what_was_taken(raw):
     assert b"".join(backup) == CONTENT, "it can be read again"
 
 
+def test_a_size_that_no_file_has_is_damage(raw, tmp_path):
+    """Valid in every checksum; a system call cannot even be asked for that offset."""
+    head = bytearray()
+    with pytest.raises(CorruptSnapshotError):
+        stream_backup(head.extend, origin_of(raw, snapshot_bytes=10**40), reader_of(raw), Counting())
+    (tmp_path / "b").write_bytes(head)
+    file = OsFiles().open_read(str(tmp_path / "b"))
+    with pytest.raises(CorruptBackupError, match="the file ends after"):
+        Backup(file)
+    file.close()
+
+
 def test_pieces_may_be_of_any_size(raw):
     rng = random.Random(1)
     out = bytearray()

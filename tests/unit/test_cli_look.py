@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from persistence.directory import DataDirectory
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
+from raftkv.cli.importer import Counts
 from raftkv.cli.main import app
 from raftkv.consensus.configuration import Configuration, Member, wrap
 from raftkv.machine.batch import DIGEST, OPEN, TXN, WATCH, Group, Run, Watched, encode_group, header, plain
 from raftkv.machine.machine import StateMachine
 from raftkv.offline.entries import quoted, word_text
+from raftkv.offline.rebuild import Piece
 from raftkv.protocol.encoder import encode_command
 
 STAMP_MS = 1_700_000_000_000
@@ -223,6 +225,20 @@ def test_snapshot_dump_gives_the_keys(data):
     done = CliRunner().invoke(app, ["snapshot", "dump", str(data), "--format", "resp"])
     assert words("SET", "user:2", "x" * 50, "PXAT", str(STAMP_MS + 60_000)) in done.stdout_bytes
     assert words("SELECT", "5") + words("DEL", "h") + b"*4\r\n$4\r\nHSET" in done.stdout_bytes
+
+
+def test_a_key_that_expires_while_its_parts_are_sent_is_sent_whole():
+    """With its first part in the cluster and its last part, which carries the expiry, left out, it would stay for ever."""
+    part = Piece(0, b"k", "list", [b"a"], expire_at_ms=1000, last=False)
+    counts = Counts()
+    assert counts.take(part, 999)
+    assert counts.take(part._replace(first=False), 1000)
+    assert counts.take(part._replace(first=False, last=True), 1001)
+    assert (counts.keys["list"], counts.expired) == (1, 0)
+    assert not counts.take(part, 1000)
+    assert not counts.take(part._replace(first=False, last=True), 1000)
+    assert (counts.keys["list"], counts.expired) == (1, 1)
+    assert counts.take(Piece(0, b"other", "string", [b"a"]), 1000)
 
 
 def test_what_cannot_be_imported_is_said_before_anything_is_sent(tmp_path):
