@@ -6,6 +6,7 @@ from typing import Any
 
 from persistence.files import Files, OsFiles
 from persistence.points import prune, ranges, verify
+from raftkv.errors import RaftKVError
 from raftkv.offline.backup import told
 from raftkv.offline.points import parse_time
 
@@ -45,5 +46,11 @@ def pruned(path: str, keep_from: str, files: Files | None = None) -> list[str]:
     files = files or OsFiles()
     with told(path):
         if keep_from.isdigit():
-            return prune(path, files, from_index=int(keep_from))
+            index, last = int(keep_from), max((one.last for one in ranges(path, files)), default=0)
+            if index > last:  # a date without dashes, seconds since the epoch: nearly everything would go
+                raise RaftKVError(
+                    f"{path} ends with entry {last}, and --keep-from {keep_from} is an index behind it. Nothing was deleted; write a time "
+                    "as 2026-11-21T14:03:07Z"
+                )
+            return prune(path, files, from_index=index)
         return prune(path, files, from_ms=parse_time(keep_from))

@@ -23,6 +23,7 @@ from raftkv.errors import RaftKVError
 from raftkv.machine.batch import ALARM, OPEN, PLAIN, TICK, WATCH, Group, encode_group, header
 from raftkv.machine.machine import StateMachine
 from raftkv.machine.summary import StateSummary
+from raftkv.offline import archive as archives
 from raftkv.offline import backup as backups
 from raftkv.offline.points import (
     NEWEST,
@@ -186,6 +187,16 @@ def test_the_newest_point_behind_a_backup_is_not_the_end_before_a_gap():
     assert of_backup_and_archive("/b.backup", "/archive", Target(30), disk).index == 30
     assert of_backup_and_archive("/b.backup", "/archive", Target(stamp_ms=entries[-1].stamp_ms), disk).index == 30
     assert of_archive("/archive", NEWEST, disk).index == 40
+
+
+@pytest.mark.parametrize("keep_from", ["31", "20261121", "1763733600"])
+def test_an_index_that_the_archive_does_not_have_prunes_nothing(keep_from):
+    disk, _ = small()
+    names = set(disk.names)
+    with pytest.raises(RaftKVError, match=r"ends with entry 30.*is an index behind it\. Nothing was deleted"):
+        archives.pruned("/archive", keep_from, disk)
+    assert set(disk.names) == names
+    assert archives.pruned("/archive", "20", disk)
 
 
 def test_a_time_beyond_a_run_whose_base_is_gone_is_refused_as_well():
