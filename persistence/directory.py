@@ -138,9 +138,7 @@ class DataDirectory:
             raise explain(error, path) from error
 
         def begin() -> tuple[Identity, bool]:
-            there = [name for name in files.listdir(path) if name != LOCK]
-            if there:
-                raise IdentityError(f"{path} holds {', '.join(there[:3])}; choose a new directory, or empty this one")
+            refuse_content(path, files)
             _write_identity(path, identity, files)
             return identity, True
 
@@ -262,6 +260,13 @@ class DataDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def refuse_content(path: str, files: Files) -> None:
+    """Raise IdentityError unless the directory ``path`` is empty."""
+    there = [name for name in files.listdir(path) if name != LOCK]
+    if there:
+        raise IdentityError(f"{path} holds {', '.join(there[:3])}; choose a new directory, or empty this one")
 
 
 def _check_or_create(path: str, wanted: Identity, files: Files) -> tuple[Identity, bool]:

@@ -59,11 +59,12 @@ def restore(
         members = _members(node_id, peers)
         _check("cluster_id", cluster_id, "--cluster-id")
         _check("node_id", node_id, "--id")
-        point = _point(source, archive, _target(to_index, to_time))
-        print(f"entry {point.index}, term {point.term}, of cluster {point.cluster_id} is loaded", file=sys.stderr)
-        from raftkv.offline.restore import new_cluster_id
+        from raftkv.offline.restore import check_destination, new_cluster_id
         from raftkv.offline.restore import restore as make
 
+        check_destination(str(data))
+        point = _point(source, archive, _target(to_index, to_time))
+        print(f"entry {point.index}, term {point.term}, of cluster {point.cluster_id} is loaded", file=sys.stderr)
         chosen = new_cluster_id(cluster_id, secrets.token_hex(8), point, members)
         _check("cluster_id", chosen, "--cluster-id")
         made = make(point, str(data), node_id=node_id, members=members, cluster_id=chosen, disk_id=secrets.token_hex(8))

@@ -237,6 +237,10 @@ def _apply(start: Point, source: str, entries: Iterator[Archived], target: Targe
     machine, index, term = start.machine, start.index, start.term
     for entry in entries:
         if not target.is_behind(entry):
+            if not machine.stamp_ms and target.stamp_ms is not None:
+                raise RaftKVError(
+                    f"{target} is before {source}, whose first entry with a time is of {show_time(entry.stamp_ms)}"
+                )
             break
         index, term = entry.index, entry.term
         if entry.payload[:1] == bytes([REGULAR]):

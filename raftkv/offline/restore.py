@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
-from persistence.directory import DataDirectory, Identity
+from persistence.directory import DataDirectory, Identity, refuse_content
 from persistence.files import Files, OsFiles
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log
@@ -68,6 +69,16 @@ def new_cluster_id(wanted: str, random: str, point: Point, members: dict[str, st
             f"--cluster-id is {point.cluster_id}, the id that the data comes from: old nodes could mix with the new; choose another"
         )
     return chosen
+
+
+def check_destination(path: str, files: Files | None = None) -> None:
+    """Raise RaftKVError when no data directory can be made at ``path``: to be known before minutes go into reading a state."""
+    files = files or OsFiles()
+    with told(path):
+        if files.exists(path):
+            refuse_content(path, files)
+        elif not files.exists(parent := str(Path(path).absolute().parent)):
+            raise RaftKVError(f"cannot make {path}: there is no directory {parent}; create it")
 
 
 def restore(

@@ -8,6 +8,7 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from chaos.disk import SURVIVALS, Disk, Killed, PowerCut, ProcessEnd
 from persistence.archive import ArchiveWriter
@@ -17,6 +18,7 @@ from persistence.entries import Archived
 from persistence.errors import IdentityError
 from persistence.files import join
 from persistence.snapshots import SnapshotMeta, SnapshotStore
+from raftkv.cli.main import app
 from raftkv.consensus.configuration import CONFIGURATION, Configuration, wrap
 from raftkv.consensus.snapshots import NO_OP
 from raftkv.errors import RaftKVError
@@ -221,6 +223,17 @@ def test_a_backup_that_is_as_new_as_the_archive_needs_none():
         of_backup_and_archive("/new.backup", "/archive", NEWEST, disk)
 
 
+def test_a_time_before_the_first_entry_that_has_one_is_refused():
+    """The entry that begins a cluster has none: a mistyped year must not give the empty state before everything."""
+    entries = history([NO_OP, NO_OP, NO_OP, (10, [encode_group(Group(TICK, 0, 0, b""))])])
+    disk = Disk()
+    archived(disk, entries, {4}, set())
+    with pytest.raises(RaftKVError, match=r"2023-11-14T22:13:20\.009Z is before .*/archive.*2023-11-14T22:13:20\.010Z"):
+        of_archive("/archive", Target(stamp_ms=entries[-1].stamp_ms - 1), disk)
+    assert of_archive("/archive", Target(stamp_ms=entries[-1].stamp_ms), disk).index == 4
+    assert of_archive("/archive", Target(3), disk).index == 3
+
+
 def test_a_backup_and_another_clusters_archive_are_not_mixed():
     disk, entries = small()
     origin, read = raw_snapshot(entries[:10], disk)
@@ -252,7 +265,13 @@ def test_times(text, ms):
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("noon", "is no time"), ("1" * 400, "of which zone"), ("2026-11-21T14:03:07", "of which zone"), ("", "is no time")]
+    ("text", "why"),
+    [
+        ("noon", "is no time"),
+        ("1" * 400, "of which zone"),
+        ("2026-11-21T14:03:07", "of which zone"),
+        ("", "is no time"),
+    ],
 )
 def test_what_is_no_time(text, why):
     with pytest.raises(RaftKVError, match=why):
@@ -395,6 +414,17 @@ def test_the_id_of_the_new_cluster():
     )
     assert proof != new_cluster_id("mine", "abc", of_archive("/archive", Target(11), disk), three)
     assert proof != new_cluster_id("mine", "abc", point, three | {"n3": "h:4"})
+
+
+def test_where_nothing_can_be_made_is_known_before_anything_is_read(tmp_path):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    for name, why in (
+        ("used", "used holds file; choose a new directory"),
+        ("none/n1", f"there is no directory {tmp_path / 'none'}; create it"),
+    ):
+        done = CliRunner().invoke(app, ["restore", str(tmp_path / "no.backup"), "--data", str(tmp_path / name)])
+        assert (done.exit_code, why in done.stderr) == (2, True)
 
 
 def test_what_cannot_be_restored_is_refused_before_anything_is_made():
