@@ -1,7 +1,8 @@
 """The clients' port. It listens before the node serves: until then every command is answered ``-LOADING``, as Redis does.
 
 A client so learns at once that the node is there and that nothing was done, and clients that know the code go elsewhere or
-wait. What connected meanwhile is handed to the node when it serves; no client has to connect again.
+wait. What connected meanwhile is handed to the node when it serves; no client has to connect again, but for those whose next
+commands may rest on a refused one: behind a ``SELECT`` or ``MULTI`` that was refused, a ``SET`` would be another one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from raftkv.commands.registry import TABLE, Argv
 from raftkv.config import Settings
 from raftkv.config_values import split_address
 from raftkv.errors import RaftKVError
@@ -19,6 +21,13 @@ from raftkv.server.progress import Progress
 
 WAITING_MAX: Final = 1024
 """Clients that may be connected while the node recovers; one more is turned away, as at maxclients."""
+
+STATEFUL: Final = frozenset({"connection", "transactions"})
+"""Groups of commands that say how later ones of the connection are meant,"""
+STATELESS: Final = frozenset({"PING", "ECHO", "WAIT", "WAITAOF"})
+"""but for these,"""
+CLUSTER_STATE: Final = frozenset({"READONLY", "READWRITE", "ASKING"})
+"""and these of another group."""
 
 
 class LoadingError(RaftKVError):
@@ -42,6 +51,8 @@ class _Waiting(asyncio.Protocol):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._parser = RequestParser(limits_of(door.settings))
+        self._misled = False
+        """Something was refused that commands to come may rest on."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -53,6 +64,7 @@ class _Waiting(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         commands = self._parser.feed(data)
         if commands:
+            self._misled = self._misled or any(map(_sets_state, commands))
             self.transport.write(encode(LoadingError(self._door.reason()), 2) * len(commands))
         if self._parser.error is not None:
             self.transport.write(encode(self._parser.error, 2))
@@ -63,12 +75,19 @@ class _Waiting(asyncio.Protocol):
         self.transport.abort()
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
-        """To the node; one that is in the middle of a command is closed instead."""
-        if self._parser.buffered or self.transport.is_closing():
+        """To the node; one that is in the middle of a command, or of what it began with a refused one, is closed instead."""
+        if self._parser.buffered or self._misled or self.transport.is_closing():
             self.transport.close()
             return
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
+
+
+def _sets_state(argv: Argv) -> bool:
+    command = TABLE.get(argv[0].upper())
+    if command is None:
+        return False
+    return command.name in CLUSTER_STATE or (command.group in STATEFUL and command.name not in STATELESS)
 
 
 class Door:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
+import raftkv.server.commands  # noqa: F401 -- fills the table
 from raftkv.config import Secret, Settings
 from raftkv.server import door as door_module
 from raftkv.server.door import Door
@@ -76,6 +78,26 @@ def test_who_waits_is_handed_over_and_need_not_connect_again():
             assert await reader.readexactly(8) == b"served x"
             writer.close()
         assert await half[0].read() == b""  # its command began before, and its end would mean nothing to the node
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "command", [b"SELECT 3", b"multi", b"AUTH x", b"HELLO 3", b"CLIENT REPLY OFF", b"READONLY", b"READ LOCAL"]
+)
+def test_what_rests_on_a_refused_command_is_not_handed_over(command):
+    """A SET behind it would go to another database, or not wait for an EXEC."""
+
+    async def scenario(door, connect):
+        reader, writer = await connect()
+        writer.write(b"GET k\r\nINFO\r\n" + command + b"\r\n")
+        for _ in range(3):
+            assert (await reader.readline()).startswith(b"-LOADING")
+        door.open(Serving)
+        writer.write(b"SET k v\r\n")
+        with suppress(ConnectionResetError):  # the SET found nobody
+            assert await reader.readline() == b""
+        writer.close()
 
     run(scenario)
 
