@@ -49,10 +49,11 @@ def role(context: ServerContext, _argv: Argv) -> Reply:
 def followers_holding(status: ReplicationStatus, index: int) -> int:
     """How many voters beside the leader are known to hold the log up to the committed ``index`` on disk.
 
-    What is committed is on a majority, the leader among them: that much is known on any member. The leader also
-    knows how far each follower is. A learner's copy does not count: no election would find it.
+    What is committed is on a majority, the leader among them: that much is known on any member. Of which voters, is in doubt
+    while a change of one of them is not committed: then it may be one follower less. The leader also knows how far
+    each follower is. A learner's copy does not count: no election would find it.
     """
-    by_commit = status.voters // 2
+    by_commit = (status.voters - status.changing) // 2
     if status.role != "leader":
         return by_commit
     return max(by_commit, sum(peer.voter and peer.match_index >= index for peer in status.peers.values()))
@@ -178,6 +179,10 @@ async def _sync_until(node: Node, wants_local: bool, wanted: int, reached: _Sync
         while True:
             voters = {peer.node_id for peer in node.replicator.status().peers.values() if peer.voter}
             reached.there &= voters
+            for gone in (
+                tasks.keys() - voters - {status.node_id}
+            ):  # should it come back, it has to sync what it holds then
+                tasks.pop(gone).cancel()
             if wants_local <= reached.here and len(reached.there) >= min(wanted, len(voters)):
                 return
             for peer in sorted(voters - tasks.keys()) if wanted else ():

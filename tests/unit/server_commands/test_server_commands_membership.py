@@ -169,6 +169,15 @@ class TestLearners:
         replicator.change(peers={name: replace(one, match_index=100) for name, one in peers.items()})
         assert with_learner.line("WAIT 9 0") == 2, "it does not wait for the learner"
 
+    def test_that_just_became_voters_say_nothing_of_what_was_committed_before(self, with_learner):
+        """Three voters became four: an entry of before is on two of them, until the change is committed."""
+        replicator = with_learner.node.replicator
+        peers = {name: replace(one, voter=True, match_index=0) for name, one in replicator.state.peers.items()}
+        replicator.change(peers=peers, changing=True)
+        assert followers_holding(replicator.state, 100) == 1
+        replicator.change(changing=False)
+        assert followers_holding(replicator.state, 100) == 2
+
     def test_are_counted(self, with_learner):
         fields = b"members voters learners voter configuration_index changing"
         status = with_learner.line(f"RAFT.STATUS {fields.decode()}")

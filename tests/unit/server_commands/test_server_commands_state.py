@@ -358,6 +358,23 @@ class TestWaitaof:
         server.node.replicator.change(peers={**peers, "n3": replace(peers["n3"], voter=False)})
         assert server.line("WAITAOF 1 2 0") == [1, 1]
 
+    def test_a_voter_that_was_repaired_meanwhile_is_asked_again(self, server):
+        """What it had synced is gone with its disk."""
+        replicator, calls = server.node.replicator, server.node.calls
+        peers, looks = replicator.state.peers, []
+        calls.fail = {"n3": BusyError("behind")}
+
+        def look():
+            if ("n2", "sync", 99) in calls.asked:
+                looks.append(len(looks))
+                replicator.change(peers={**peers, "n2": replace(peers["n2"], voter=len(looks) > 1)})
+            if len(looks) > 1:
+                calls.fail.clear()
+
+        replicator.on_status = look
+        assert server.line("WAITAOF 0 2 5000")[1] == 2
+        assert calls.asked.count(("n2", "sync", 99)) == 2
+
     def test_a_failed_log_is_told(self, server):
         server.node.replicator.sync_error = NodeStoppedError("EIO")
         with pytest.raises(NodeStoppedError, match="EIO"):
