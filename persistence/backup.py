@@ -170,7 +170,7 @@ class Backup:
         def note(data: bytes) -> None:
             crc[0] = crc32c(data, crc[0])
 
-        content = SnapshotContent(self._snapshot(note))
+        content = SnapshotContent(self._snapshot(note), bytes_max=self.facts.content_bytes)
         yield from content
         end = self.size_bytes - _U32.size
         if crc32c(self._trailer[:-4], crc[0]) != _U32.unpack(self._trailer[-4:])[0]:

@@ -23,6 +23,7 @@ from persistence.snapshot_file import (
     PART_PREFIX,
     PART_SUFFIX,
     PREFIX,
+    SEAL_BYTES,
     SUFFIX,
     WINDOW_BYTES_MAX,
     Reader,
@@ -54,6 +55,7 @@ class IncomingSnapshot:
         self.name = name
         self.total_bytes = total_bytes
         self._seal = seal
+        self._content_bytes_max = int(FOOTER.unpack_from(seal, SEAL_BYTES - FOOTER.size)[0])
         self._store = store
         part = f"{PART_PREFIX}{name.removesuffix(SUFFIX)}-{total_bytes}-{seal.hex()}{PART_SUFFIX}"
         self._part = part
@@ -114,6 +116,11 @@ class IncomingSnapshot:
                 piece = self._decompressor.decompress(self._body[:INPUT_BYTES])
                 self._body = self._body[INPUT_BYTES:]
                 self._content_bytes += len(piece)
+                if self._content_bytes > self._content_bytes_max:
+                    self._cut(0)
+                    raise CorruptSnapshotError(
+                        self._path, 0, "more comes out of it than the file that was announced has"
+                    )
                 self._content_crc = crc32c(piece, self._content_crc)
                 given += len(piece)
                 sink(piece)

@@ -197,9 +197,11 @@ class SnapshotContent:
     Raises CorruptSnapshotError, also when it is made.
     """
 
-    def __init__(self, file: Readable, progress: Progress = untold) -> None:
+    def __init__(self, file: Readable, progress: Progress = untold, bytes_max: int | None = None) -> None:
+        """``bytes_max`` bounds the content for whoever keeps it, see :func:`declared_bytes`; None for whoever lets it pass."""
         self._reader = Reader(file)
         self._progress = progress
+        self._bytes_max = bytes_max
         self.meta = self._reader.meta
         self.content_bytes = 0
         """Handed out so far."""
@@ -220,6 +222,8 @@ class SnapshotContent:
             try:
                 while piece := stream.read(CHUNK_BYTES):
                     self.content_bytes += len(piece)
+                    if self._bytes_max is not None and self.content_bytes > self._bytes_max:
+                        self._refuse_excess()
                     crc = crc32c(piece, crc)
                     self._progress(reader.offset, reader.size)
                     yield piece
@@ -230,11 +234,22 @@ class SnapshotContent:
         if (self.content_bytes, crc) != (reader.content_bytes, reader.content_crc):
             raise reader.damage("the checksum of the content does not match")
 
+    def _refuse_excess(self) -> None:
+        while self._reader.read():
+            pass  # a file that is cut off, or damaged further on, is told of as such
+        raise self._reader.damage(f"more comes out of it than the {self._bytes_max} bytes of content that it declares")
+
+
+def declared_bytes(file: Readable) -> int:
+    """How much content the end of a complete file declares: a bound for memory, before its checksum can be known to match."""
+    end = file.pread(FOOTER.size, max(0, file.size() - FOOTER.size))
+    return int(FOOTER.unpack(end)[0]) if len(end) == FOOTER.size else 0
+
 
 def read_content(files: Files, path: str) -> Iterator[bytes]:
     """The content of the file at ``path``, as :class:`SnapshotContent` gives it."""
     file = files.open_read(path)
     try:
-        yield from SnapshotContent(file)
+        yield from SnapshotContent(file, bytes_max=declared_bytes(file))
     finally:
         file.close()

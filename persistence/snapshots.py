@@ -28,6 +28,7 @@ from persistence.snapshot_file import (
     SnapshotContent,
     SnapshotInfo,
     SnapshotMeta,
+    declared_bytes,
     encode_header,
     inspect,
     order,
@@ -180,7 +181,7 @@ class SnapshotStore:
         for name in self._names():
             file = self.files.open_read(join(self.directory, name))
             try:
-                content = SnapshotContent(file, progress)
+                content = SnapshotContent(file, progress, declared_bytes(file))
                 content.refuse_other_name(name)
                 pieces = iter(content)
                 load(pieces)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from persistence.errors import CorruptSnapshotError
 from persistence.files import File, Files, OsFiles
+from persistence.snapshot_file import declared_bytes
 from persistence.snapshots import SnapshotContent, SnapshotMeta
 from raftkv.consensus.configuration import Configuration, unwrap
 from raftkv.errors import InvariantError, RaftKVError
@@ -49,7 +50,7 @@ def read_snapshot(file: File) -> SnapshotState:
     """
     machine = StateMachine()
     try:
-        content = SnapshotContent(file)
+        content = SnapshotContent(file, bytes_max=declared_bytes(file))
         configuration, last_entry = unwrap(content.meta.extra)
         machine.load(content)
     except CorruptSnapshotError as error:

@@ -291,6 +291,44 @@ def test_a_snapshot_that_expands_to_gigabytes_is_read_in_constant_memory():
             read_snapshot(disk.open_read(path))
 
 
+def understated(disk: Disk) -> str:
+    """The path of a snapshot whose end declares 1000 bytes of content, in checksums that match; 300 MiB come out of it."""
+    writer = SnapshotStore("/snapshots", disk).begin(SnapshotMeta(8, 2, b"x"))
+    writer.write(struct.pack("<QQ", 1 << 39, 0))  # a frame that waits for half a terabyte
+    for _ in range(300):
+        writer.write(bytes(1 << 20))
+    writer._content_bytes = 1000
+    return f"/snapshots/{writer.commit().name}"
+
+
+def test_more_content_than_a_snapshot_declares_is_refused_before_it_takes_memory():
+    disk = Disk()
+    path = understated(disk)
+    store = SnapshotStore("/snapshots", disk)
+    info = store.newest()
+    with bounded():
+        with pytest.raises(RaftKVError, match="more comes out of it than the 1000 bytes of content that it declares"):
+            read_snapshot(disk.open_read(path))
+        with pytest.raises(CorruptSnapshotError, match="more comes out of it than the 1000 bytes"):
+            StateMachine().load(store.read(info))
+        assert store.load_newest(StateMachine().load) is None
+        assert "more comes out of it" in store.damaged[info.name]
+    raw = store.raw(info, 0, info.size_bytes)
+    incoming = SnapshotStore("/there", disk).receive(info.name, info.size_bytes, info.seal)
+    incoming.write(0, raw)
+    given = []
+    with (
+        bounded(),
+        pytest.raises(CorruptSnapshotError, match="more comes out of it than the file that was announced has"),
+    ):
+        while incoming.advance(given.append, 1 << 20):
+            pass
+    assert sum(map(len, given)) <= 1000
+    disk.open(path).truncate(len(raw) - 1)
+    with bounded(), pytest.raises(RaftKVError, match=f"the file ends after {len(raw) - 1} bytes"):
+        read_snapshot(disk.open_read(path))
+
+
 # ---------------------------------------------------------------- entries
 @FUZZ
 @given(mutation=mutations, which=st.integers(0, 7))
