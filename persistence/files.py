@@ -278,9 +278,15 @@ class OsFiles:
         return OsFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def make_dir(self, path: str) -> None:
-        with contextlib.suppress(FileExistsError):
+        parent = os.path.dirname(os.path.abspath(path))
+        try:
             os.mkdir(path, 0o700)
-            self.fsync_dir(os.path.dirname(os.path.abspath(path)))
+        except FileExistsError:
+            # Whoever made it may have been killed before its name was durable. We did not where we may not open its parent.
+            with contextlib.suppress(PermissionError):
+                self.fsync_dir(parent)
+        else:
+            self.fsync_dir(parent)
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)

@@ -270,3 +270,21 @@ def test_calls_are_told_before_they_happen():
     disk.on_call = lambda call: told.append((call, disk.exists("/d/b")))
     disk.rename("/d/a", "/d/b")
     assert told == [(Call("rename", "/d/a", "/d/b"), False)]
+
+
+def test_the_name_of_a_directory_that_was_there_already_is_made_durable_too(tmp_path, monkeypatch):
+    """Whoever made it may have been killed before it could do so, and what is written into it now must not go with it."""
+    synced = []
+    (tmp_path / "d").mkdir()
+    monkeypatch.setattr(OsFiles, "fsync_dir", lambda _, path: synced.append(path))
+    OsFiles().make_dir(str(tmp_path / "d"))
+    OsFiles().make_dir(str(tmp_path / "e"))
+    assert synced == [str(tmp_path)] * 2
+
+    def refused(_, path):
+        raise PermissionError(errno.EACCES, "no", path)
+
+    monkeypatch.setattr(OsFiles, "fsync_dir", refused)
+    OsFiles().make_dir(str(tmp_path / "d"))
+    with pytest.raises(PermissionError):
+        OsFiles().make_dir(str(tmp_path / "f"))
