@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import sys
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 EXIT_CONFIG: Final = 2
 """A setting is wrong, or a node could not start: starting it again will not help."""
 
+EXIT_OUTPUT: Final = 74
+"""Standard output could not be written (EX_IOERR of sysexits.h)."""
+
 app = typer.Typer(
     name="raftkv",
     help="A replicated, linearizable key-value store that speaks the Redis protocol.",
@@ -48,13 +52,25 @@ app = typer.Typer(
 def main() -> None:
     """Entry point of the ``raftkv`` script. Exits with the command's code."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout:  # none when it is closed
+                sys.stdout.flush()  # what cannot be written is said here, not ignored by the interpreter at its end
     except ConfigError as error:
         print(f"raftkv: {error.message}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
     except BrokenPipeError:  # `raftkv cli ... | head`: whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # `raftkv snapshot dump ... > FILE` on a full disk
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is still buffered cannot be written either
+        print(f"raftkv: the output cannot be written and is incomplete: {error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_OUTPUT)
 
 
 def _show_version(wanted: bool) -> None:

@@ -118,3 +118,15 @@ def test_cli_fails_when_nobody_listens():
     done = raftkv("cli", "-p", "1", "ping")
     assert done.returncode == 1
     assert "Connection refused" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_said(tmp_path: Path):
+    (tmp_path / "log").mkdir()
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        words = [sys.executable, "-m", "raftkv", "wal", "dump", str(tmp_path)]
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            words, cwd=ROOT, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert done.stderr == "raftkv: the output cannot be written and is incomplete: No space left on device\n"
+    assert done.returncode == 74
