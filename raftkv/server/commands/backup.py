@@ -34,7 +34,10 @@ async def backup_begin(context: ServerContext, argv: Argv) -> Reply:
     node = context.node
     if len(argv) == 2:
         await _snapshot_of_now(node)
-    found = node.replicator.open_snapshot()
+    try:
+        found = node.replicator.open_snapshot()
+    except OSError as error:
+        raise CommandError(f"the snapshot cannot be opened: {error.strerror or error}; ask another node") from error
     if found is None:
         raise CommandError("this node has no snapshot yet; ask without STALE, or write one with RAFT.SNAPSHOT")
     status = node.replicator.status()

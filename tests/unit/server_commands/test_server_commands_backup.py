@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from raftkv.errors import BusyError, CommandError, NoLeaderError, RaftKVError
@@ -99,3 +101,12 @@ def test_too_many_at_once(server, replicator):
         server.line("RAFT.BACKUP BEGIN STALE")
     with pytest.raises(BusyError):
         server.line("RAFT.BACKUP BEGIN STALE")
+
+
+def test_a_snapshot_that_cannot_be_opened_is_said(server, replicator, monkeypatch):
+    def refused():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(replicator, "open_snapshot", refused)
+    with pytest.raises(CommandError, match="cannot be opened: Too many open files; ask another node"):
+        server.line("RAFT.BACKUP BEGIN")
