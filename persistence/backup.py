@@ -121,6 +121,8 @@ def save_backup(
     file = files.open(part, create=True)
     try:
         info = stream_backup(file.append, origin, read, observer)
+        if file.size() != info.size_bytes:
+            raise SnapshotError(f"{part}: another process writes it, too; give each backup a name of its own")
         file.fdatasync()
         file.close()
         files.rename(part, path)

@@ -112,6 +112,24 @@ def read_all(data):
     return backup.info, b"".join(backup)
 
 
+def test_two_processes_that_write_the_same_backup_leave_none_that_passes_for_one(raw, tmp_path):
+    """Two jobs with one name: the second begins its part anew while the first is at it."""
+    path = str(tmp_path / "a.backup")
+
+    def read(offset, length):
+        if offset > 300_000 and not read.met:
+            read.met = True
+            other = OsFiles().open(path + ".part", create=True)
+            other.append(b"of the other")
+            other.close()
+        return raw[offset : offset + length]
+
+    read.met = False
+    with pytest.raises(SnapshotError, match=r"a\.backup\.part: another process writes it, too"):
+        save_backup(OsFiles(), str(tmp_path), path, origin_of(raw), read, Counting())
+    assert not (tmp_path / "a.backup").exists()
+
+
 def test_two_backups_cannot_be_cut_together(raw):
     """Header and trailer of one around the snapshot of another: each part verifies, the whole must not."""
     out = bytearray()
