@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from persistence.archive import BaseFile, Place, Run, base_info, entries_after, header_of, runs
-from persistence.backup import Backup, show_time
-from persistence.errors import ArchiveError, CorruptArchiveError, CorruptionError
+from persistence.backup import Backup, BackupInfo, show_time
+from persistence.errors import (
+    ArchiveError,
+    CorruptArchiveError,
+    CorruptBackupError,
+    CorruptionError,
+    CorruptSnapshotError,
+)
 from persistence.files import Files
+
+DAMAGED_BASE = "move it out of the archive, and the base before it, or entry 1, takes its place if there is one"
+"""What to do about one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ def ranges(path: str, files: Files) -> list[Range]:
 def _range(run: Run, files: Files) -> Range | None:
     if not run.first:
         return None
-    bases = [base_info(files, one.path) for one in (run.bases[0], run.bases[-1])] if run.bases else []
+    bases = [_info(files, one.path) for one in (run.bases[0], run.bases[-1])] if run.bases else []
     headers = [header_of(files, one.path) for one in (run.entries[0], run.entries[-1])] if run.entries else []
     ends = [(one.origin.index, one.facts.stamp_ms) for one in bases] + [
         (one.last, one.last_stamp_ms) for one in headers
@@ -56,6 +65,13 @@ def _range(run: Run, files: Files) -> Range | None:
     cluster_id = headers[0].cluster_id if headers else bases[0].origin.cluster_id
     last, last_stamp_ms = max(ends)
     return Range(run, cluster_id, *begin, last, last_stamp_ms)
+
+
+def _info(files: Files, path: str) -> BackupInfo:
+    try:
+        return base_info(files, path)
+    except (CorruptBackupError, CorruptSnapshotError) as error:
+        raise CorruptBackupError(error.path, error.offset, f"{error.reason}; {DAMAGED_BASE}") from error
 
 
 def route(path: str, files: Files, *, to_index: int | None = None, to_ms: int | None = None) -> Route:
@@ -102,7 +118,7 @@ def _base(run: Run, files: Files, to_index: int | None, to_ms: int | None) -> Ba
     for one in reversed(run.bases):
         if to_index is not None and one.index > to_index:
             continue
-        if to_ms is not None and base_info(files, one.path).facts.stamp_ms > to_ms:
+        if to_ms is not None and _info(files, one.path).facts.stamp_ms > to_ms:
             continue
         return one
     return None

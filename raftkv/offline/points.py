@@ -19,7 +19,7 @@ from persistence.directory import IDENTITY, DataDirectory
 from persistence.entries import Archived
 from persistence.files import Files, OsFiles, join
 from persistence.overlay import OverlayFiles
-from persistence.points import Range, ranges, route
+from persistence.points import DAMAGED_BASE, Range, ranges, route
 from persistence.snapshots import SnapshotStore
 from persistence.wal import Log
 from raftkv.consensus.engine import REGULAR
@@ -173,7 +173,10 @@ def of_archive(path: str, target: Target = NEWEST, files: Files | None = None) -
 def _start(base: BaseFile | None, cluster_id: str, path: str, files: Files) -> Point:
     if base is None:
         return Point(path, cluster_id, 0, 0, StateMachine(digest_interval=0))
-    found = of_backup(base.path, files)
+    try:
+        found = of_backup(base.path, files)
+    except RaftKVError as error:
+        raise RaftKVError(f"{error.message}; {DAMAGED_BASE}") from error
     if found.cluster_id != cluster_id:
         raise RaftKVError(f"{base.path} is of cluster {found.cluster_id!r}, the entries beside it of {cluster_id!r}")
     return found

@@ -223,6 +223,17 @@ def test_a_backup_that_is_as_new_as_the_archive_needs_none():
         of_backup_and_archive("/new.backup", "/archive", NEWEST, disk)
 
 
+@pytest.mark.parametrize("offset", [5, -150, -2])
+def test_a_damaged_base_can_be_done_without(offset):
+    disk, entries = small()
+    (base,) = [name for name in disk.names if name.startswith("/archive") and name.endswith(".backup")]
+    disk.flip(base, offset % len(disk.names[base].content))
+    with pytest.raises(RaftKVError, match=rf"{base} is damaged at offset .*; move it out of the archive"):
+        of_archive("/archive", NEWEST, disk)
+    disk.rename(base, "/elsewhere")
+    assert everything(of_archive("/archive", NEWEST, disk).machine) == everything(replayed(entries))
+
+
 def test_a_time_before_the_first_entry_that_has_one_is_refused():
     """The entry that begins a cluster has none: a mistyped year must not give the empty state before everything."""
     entries = history([NO_OP, NO_OP, NO_OP, (10, [encode_group(Group(TICK, 0, 0, b""))])])
