@@ -117,7 +117,7 @@ class Operator:
         self._world.end(member)
         member.renew(joins=False)
         member.wiped = True
-        self._world.scheduler.after(0.3, member.start)
+        self._world.plan_restart(member, 0.3)  # unless one was on its way: it had crashed before
 
     def rejoin(self, member: Member) -> None:
         """The removed node comes back with an empty disk, this time as a new one."""
