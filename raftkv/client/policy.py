@@ -48,6 +48,8 @@ _REFUSED: Final = frozenset({"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MAS
 """The command certainly did not happen, and may later or elsewhere."""
 _IN_DOUBT: Final = frozenset({"UNKNOWN", "MISCONF"})
 """The command may have happened: leadership was lost, or the node stopped, in the middle."""
+_FULL: Final = "NOSPACE"
+"""This attempt did not happen, because a member's disk is full. It is refused before anybody asks what became of one before."""
 _NO_ACCESS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
 _READS: Final = re.compile(r"linearizable|bounded \d{1,9}|token|local")
 
@@ -367,7 +369,7 @@ class Policy:
         if isinstance(outcome.error, AuthError | ResponseError):
             for request in chunk:
                 if not request.done:
-                    request.finish(outcome.error)
+                    _not_let_in(request, outcome.error)
         else:
             self._blame(address, outcome)
 
@@ -377,14 +379,18 @@ class Policy:
         if code in _REFUSED:
             budget.last_error = reply
             self._redirected(reply, address)
+        elif request.in_doubt and code and _FULL in str(reply):
+            budget.last_error = reply
         elif code in _IN_DOUBT:
             budget.last_error = reply
             self.nodes.failed(address)  # it stopped, or has just lost its leadership
             self._lost(request, reply)
         elif code == "SESSIONEXPIRED" and request.session is not None:
             self._expired(request, reply)
+        elif code in _NO_ACCESS:
+            _not_let_in(request, AuthError(reply.message, code=code))
         else:
-            request.finish(AuthError(reply.message, code=code) if code in _NO_ACCESS else reply)
+            request.finish(reply)
 
     def _redirected(self, reply: ResponseError, address: str) -> None:
         words = reply.message.split()
@@ -520,6 +526,12 @@ class Policy:
         else:
             request.finish(ConnectionLostError(f"the transaction did not happen: {outcome.error}"))
         return False
+
+
+def _not_let_in(request: Request, error: RaftKVError) -> None:
+    """No node that refuses the connection says what became of an attempt before."""
+    doubt = UnknownOutcomeError(f"the command may have taken effect, and cannot be asked for: {error}")
+    request.finish(doubt if request.in_doubt else error)
 
 
 def _decisive(replies: Sequence[Any]) -> Any:

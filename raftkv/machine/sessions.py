@@ -82,6 +82,11 @@ class Sessions:
             raise CommandError(msg)
         return None
 
+    def has_answered(self, run: Run) -> bool:
+        """Whether a repetition of the request gets the first attempt's reply, as far as is known here."""
+        session = self.by_id.get(run.session)
+        return session is not None and run.sequence in session.replies
+
     def keep(self, run: Run, reply: tuple[bytes, bytes]) -> None:
         """Remember what the request was answered."""
         self.by_id[run.session].replies[run.sequence] = reply

@@ -109,7 +109,7 @@ def exec_(connection: Connection, argv: Argv, run: Run | None = None) -> Reply:
         return []
     commands = [lookup(one) for one in queue]
     refusal = connection.node.refusal(*commands)
-    if refusal is not None:
+    if refusal is not None and not _is_answered(connection, run):
         raise CommandError(f"Transaction discarded because of: {refusal}", code="EXECABORT")
     replicated = [one.scope == "data" or one.name == "SELECT" for one in commands]
     data = [one for one, is_data in zip(queue, replicated, strict=True) if is_data]
@@ -182,9 +182,14 @@ def session_run(connection: Connection, argv: Argv) -> Reply:
     if lookup(inner).scope != "data":
         raise CommandError(f"'{lookup(inner).full_name.lower()}' is not a data command: a session cannot repeat it")
     refusal = connection.node.refusal(lookup(inner))
-    if refusal is not None:
+    if refusal is not None and not _is_answered(connection, run):
         raise refusal
     return SessionRequest(inner, Group(PLAIN, client.db, 1, encode_command(inner), run=run))
+
+
+def _is_answered(connection: Connection, run: Run | None) -> bool:
+    """Whether this is the repetition of a request that was done: it asks for no space, but for its reply."""
+    return run is not None and connection.node.machine.sessions.has_answered(run)
 
 
 def _parse_run(argv: Argv) -> Run:

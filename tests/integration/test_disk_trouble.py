@@ -173,6 +173,8 @@ def test_a_full_member_makes_the_cluster_refuse_what_takes_space_and_nothing_els
     wait_until(lambda: info(cluster, place)["disk_reserve_bytes"] == str(2 * MIB), "the reserve is made")
 
     early = cluster.connect(other)
+    session = [b"RAFT.SESSION", b"RUN", early.call(b"RAFT.SESSION", b"OPEN")]
+    assert early.call(*session, b"1", b"0", b"INCR", b"counted") == 1
     assert [early.call(*words) for words in ([b"MULTI"], [b"SET", b"more", b"1"])] == ["OK", "QUEUED"]
     fill_up(disk, leave=MIB // 2)
     full = cluster.members[place].node_id
@@ -181,6 +183,10 @@ def test_a_full_member_makes_the_cluster_refuse_what_takes_space_and_nothing_els
     with cluster.connect(other) as client:
         answer = client.call(b"SET", b"more", b"1")
         assert str(answer).startswith(f"NOSPACE the disk of {full} is full (")
+        assert client.call(*session, b"1", b"0", b"INCR", b"counted") == 1, (
+            "it was done, whatever a new one is answered"
+        )
+        assert str(client.call(*session, b"2", b"0", b"INCR", b"counted")).startswith("NOSPACE")
         assert client.call(b"GET", b"key:1") == b"1"
         assert [client.call(*words) for words in ([b"MULTI"], [b"DEL", b"key:2"], [b"EXEC"])] == ["OK", "QUEUED", [1]]
         assert client.call(b"MULTI") == "OK"

@@ -229,6 +229,25 @@ def test_the_servers_unknown_outcome_is_resolved_by_the_session():
     assert isinstance(reply, UnknownOutcomeError)
 
 
+def test_that_a_repetition_finds_a_full_disk_says_nothing_of_the_attempt_before():
+    full = ResponseError("NOSPACE the disk of n1 is full")
+    aborted = ResponseError("EXECABORT Transaction discarded because of: NOSPACE the disk of n1 is full")
+    play = Play(deadline_s=1.0)
+    assert play.run([write()], [SESSION], LOST, [full], [aborted], [5]) == [5]
+    [reply] = play.run([write()], LOST, *[[full]] * 8)
+    assert isinstance(reply, UnknownOutcomeError)
+    assert play.run([write()], [full]) == [full], "it was sent once, and refused"
+
+
+NOT_LET_IN = [AuthError("no", code="WRONGPASS"), ResponseError("ERR max number of clients reached")]
+
+
+@pytest.mark.parametrize("refused", [[ResponseError("NOPERM")], *(Outcome((), one, sent=False) for one in NOT_LET_IN)])
+def test_that_a_repetition_is_not_let_in_says_nothing_of_the_attempt_before(refused):
+    [reply] = Play().run([write()], [SESSION], LOST, refused)
+    assert isinstance(reply, UnknownOutcomeError)
+
+
 def test_an_expired_session_is_replaced_unless_a_write_is_in_doubt():
     play = Play()
     expired = ResponseError("SESSIONEXPIRED the session is unknown")
