@@ -39,12 +39,31 @@ class Reserve:
         self._files = files
         self._lock = threading.Lock()
         self._held = files.exists(self._path)
+        self._held_bytes = self._size() if self._held else 0
+        self._made = False
         self._spent = False
+
+    def _size(self) -> int:
+        file = self._files.open_read(self._path)
+        try:
+            return file.size()
+        finally:
+            file.close()
 
     @property
     def held(self) -> bool:
         """Whether there is something to give back."""
         return self._held
+
+    @property
+    def held_bytes(self) -> int:
+        """How much; what an earlier life left may be a part, or of another size."""
+        return self._held_bytes if self._held else 0
+
+    @property
+    def wanting(self) -> bool:
+        """Whether :meth:`make` has something to do, as far as this process knows."""
+        return bool(self.shortage) or self._spent or not self._made
 
     @property
     def spent(self) -> bool:
@@ -61,10 +80,10 @@ class Reserve:
             if not self.size_bytes:
                 self._drop()
             elif not self._claim(self._path):
-                self._held = False
+                self._held = self._made = False
                 return False
-            self._held = self.size_bytes > 0
-            self._spent = False
+            self._held, self._held_bytes = self.size_bytes > 0, self.size_bytes
+            self._made, self._spent = True, False
             if self.shortage and self.size_bytes:
                 probe = self._path + PROBE_SUFFIX
                 if not self._claim(probe):

@@ -66,7 +66,7 @@ class DiskCare:
     def _on_space(self, space: Space) -> None:
         settings, reserve, disk = self.settings, self.reserve, self.disk
         disk.free_bytes, disk.total_bytes = space.free, space.total
-        disk.reserve_bytes = reserve.size_bytes if reserve.held else 0
+        disk.reserve_bytes = reserve.held_bytes
         now = self.clock.monotonic()
         self._keeper.look(now, space.free, settings.disk_low_bytes, settings.disk_high_bytes)
         if self.raft.is_leader and self.machine.alarms.standing:

@@ -65,10 +65,12 @@ class SpaceWatch:
             self._ended.wait(LOOK_S)
 
     def look(self) -> Space:
-        """How much is free, after the reserve was made if it is missing and may be."""
+        """How much is free, after the reserve was made if it, or a part of it, is missing and may be."""
         reserve, space = self._reserve, self._files.space(self._path)
-        missing = bool(reserve.shortage) or reserve.spent or reserve.held != (reserve.size_bytes > 0)
-        if missing and space.free >= reserve.size_bytes + self._low_bytes():
+        lacking = reserve.size_bytes - (
+            0 if reserve.shortage else reserve.held_bytes
+        )  # after a shortage make() wants more
+        if reserve.wanting and space.free >= lacking + self._low_bytes():
             reserve.make()
             space = self._files.space(self._path)
         return space

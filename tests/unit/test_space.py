@@ -118,6 +118,24 @@ def test_the_reserve_is_made_when_it_leaves_more_than_the_low_mark():
     assert watch(member).look().free == LOW
 
 
+@pytest.mark.parametrize("found", [0, MIB // 4, 2 * MIB])
+def test_a_reserve_of_another_size_is_made_right(found):
+    """A process that was killed while it claimed the space left a part; or the setting was another one."""
+    member = Member()
+    Reserve("data", found or MIB, member.disk).make()
+    if not found:
+        member.disk.open("data/reserve", create=True)
+    member.disk.capacity_bytes = LOW + MIB
+    member.reserve = Reserve("data", MIB, member.disk)
+    assert (member.reserve.held, member.reserve.held_bytes) == (True, found)
+    assert watch(member).look().free == LOW
+    assert member.reserve.held_bytes == member.disk.used_bytes == MIB
+    member.disk.capacity_bytes = 2 * MIB
+    member.reserve = Reserve("data", MIB, member.disk)
+    watch(member).look()
+    assert member.reserve.held_bytes == MIB, "what is whole takes no space"
+
+
 def test_a_reserve_that_was_given_back_is_made_again():
     member = Member()
     watch(member).look()
