@@ -260,7 +260,9 @@ def test_a_leader_whose_disk_stalls_hands_over(make_cluster, disk):
     wait_until(lambda: (cluster.status(place) or {}).get("leader_id") not in {"", node, None}, "it follows again")
     cluster.wait_ready()
     cluster.wait_converged()
-    assert "the disk answers again" in log_of(cluster, place)
+    wait_until(
+        lambda: "the disk answers again" in log_of(cluster, place), "it says so, within a round of its housekeeping"
+    )
 
     disk.does("stall-sync")
     with cluster.connect(other) as client:
