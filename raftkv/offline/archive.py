@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from persistence.archive import runs
 from persistence.files import Files, OsFiles
 from persistence.points import prune, ranges, verify
 from raftkv.errors import RaftKVError
@@ -37,8 +38,11 @@ def _size(files: Files, path: str) -> int:
 
 def verified(path: str, files: Files | None = None) -> list[dict[str, str]]:
     """Everything that is wrong; empty when all verifies. Raises RaftKVError when it cannot be read."""
+    files = files or OsFiles()
     with told(path):
-        return [{"path": name, "reason": reason} for name, reason in verify(path, files or OsFiles())]
+        if not runs(path, files):
+            raise RaftKVError(f"{path} holds no run: it is no archive, or nothing was archived yet")
+        return [{"path": name, "reason": reason} for name, reason in verify(path, files)]
 
 
 def pruned(path: str, keep_from: str, files: Files | None = None) -> list[str]:

@@ -50,6 +50,8 @@ def listing(path: Path) -> list[dict[str, Any]]:
 def verified(path: Path) -> list[dict[str, Any]]:
     """The same, each read to its end: all checksums, and decompressed. A file stands for itself. Raises RaftKVError."""
     files = [path] if path.is_file() else [Path(one["file"]) for one in listing(path)]
+    if not files:
+        raise RaftKVError(f"{path}: there is no snapshot")
     try:
         return [_shown(look_at_snapshot(str(one), OsFiles(), everything=True)) for one in files]
     except OSError as error:

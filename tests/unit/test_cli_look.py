@@ -164,9 +164,13 @@ def test_what_is_no_log_and_no_snapshot_is_said(tmp_path):
         code, shown = run("wal", command, tmp_path)
         assert code == 2
         assert "no segments of a log" in shown
-    code, shown = run("snapshot", "info", tmp_path)
-    assert code == 2
-    assert "there is no snapshot" in shown
+    for command in ("info", "verify"):
+        code, shown = run("snapshot", command, tmp_path)
+        assert code == 2
+        assert "there is no snapshot" in shown
+    code, shown = run("archive", "verify", tmp_path)
+    assert code == 2, "nobody may take a wrong directory for a sound archive"
+    assert "holds no run: it is no archive, or nothing was archived yet" in shown
     code, shown = run("snapshot", "ls", tmp_path / "nowhere")
     assert code == 2
     assert "no such directory" in shown
