@@ -24,12 +24,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from persistence.directory import DataDirectory, Identity, refuse_content
+from persistence.errors import PersistenceError
 from persistence.files import Files, OsFiles
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log
 from raftkv.consensus.configuration import Configuration, Member, wrap
 from raftkv.consensus.snapshots import NO_OP
 from raftkv.errors import RaftKVError
+from raftkv.machine.machine import StateMachine
 from raftkv.offline.backup import told
 from raftkv.offline.points import Point
 
@@ -108,17 +110,24 @@ def restore(
     with told(path):
         identity = Identity(node_id, point.cluster_id, disk_id, next_cluster_id=cluster_id)
         with DataDirectory.create(path, identity, files) as directory:
-            writer = SnapshotStore(directory.snapshot_path, files).begin(
-                SnapshotMeta(point.index, point.term, extra), SNAPSHOT_LEVEL
-            )
-            for chunk in machine.dump():
-                writer.write(chunk)
-            writer.commit()
-            with Log.open(directory.log_path, files=files) as log:
-                log.append(point.index - 1, point.term, NO_OP)
-                log.append(point.index, point.term, NO_OP)
-                log.set_hard_state(point.term, None)
-            if log.failed is not None:
-                raise log.failed
-            directory.finish_move()
+            try:
+                _fill(directory, machine, SnapshotMeta(point.index, point.term, extra), files)
+            except (PersistenceError, OSError) as error:
+                raise RaftKVError(
+                    f"interrupted: {error}. No node starts on {path} unless it is whole; mend the cause, empty it, and restore again"
+                ) from error
     return Restored(cluster_id, digest, sum(one.size for one in machine.keyspace.databases))
+
+
+def _fill(directory: DataDirectory, machine: StateMachine, meta: SnapshotMeta, files: Files) -> None:
+    writer = SnapshotStore(directory.snapshot_path, files).begin(meta, SNAPSHOT_LEVEL)
+    for chunk in machine.dump():
+        writer.write(chunk)
+    writer.commit()
+    with Log.open(directory.log_path, files=files) as log:
+        log.append(meta.index - 1, meta.term, NO_OP)
+        log.append(meta.index, meta.term, NO_OP)
+        log.set_hard_state(meta.term, None)
+    if log.failed is not None:
+        raise log.failed
+    directory.finish_move()

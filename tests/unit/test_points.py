@@ -361,14 +361,15 @@ def test_a_crash_at_every_call_of_a_restore(end):
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
 def test_a_failure_at_every_call_of_a_restore_is_refused(fault):
-    wanted, at = wanted_state(), 0
+    wanted, at, told = wanted_state(), 0, []
     while True:
         at += 1
         disk, _ = small()
         disk.arm(at, fault)
         try:
             make(disk)
-        except RaftKVError:
+        except RaftKVError as error:
+            told.append(error.message)
             disk.disarm()
             disk.locks.clear()
             try:
@@ -378,6 +379,7 @@ def test_a_failure_at_every_call_of_a_restore_is_refused(fault):
         else:
             break
     assert at > 20
+    assert sum("mend the cause, empty it, and restore again" in one for one in told) > 10
 
 
 def test_sessions_and_watches_are_forgotten_and_time_goes_on():
