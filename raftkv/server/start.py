@@ -52,7 +52,9 @@ def run(settings: Settings) -> int:
         return _refuse(str(error), error)
     try:
         return uvloop.run(_serve(settings, directory))
-    except (PersistenceError, RaftKVError) as error:
+    except RaftKVError as error:
+        return _refuse(error.message, error)
+    except PersistenceError as error:
         return _refuse(str(error), error)
     except OSError as error:
         return _refuse(_explain(settings, error), error)

@@ -161,6 +161,7 @@ def test_a_node_without_others_says_what_is_left_to_do(make_cluster):
         assert cluster.processes[0].wait(20) == 2
         assert f"{path} is damaged at offset {offset}" in cluster.log(0)
         assert "Restore a backup" in cluster.log(0)
+        assert "raftkv: ERR" not in cluster.log(0)
     refused = repair(cluster, 0, "--yes")
     assert (refused.returncode, "is the only voter" in refused.stderr) == (2, True)
     cluster.processes[0] = None
