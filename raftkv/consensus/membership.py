@@ -166,7 +166,7 @@ class Membership:
             if one.node_id != self._core.node_id and _is_another(before.get(one.node_id), one):
                 if met := self._met.get(one.node_id):
                     # Who had this id before was somebody else. Remembered all the same: its link may stand.
-                    self._met[one.node_id] = replace(met, outdated=True)
+                    self._met[one.node_id] = replace(met, outdated=met.disk != one.disk)
                 self._catch_up.pop(one.node_id, None)
                 self._replication.begin_anew(one.node_id)
         self._use()
