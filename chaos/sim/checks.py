@@ -193,7 +193,7 @@ class Checks:
             one.id
             for one in map(leader.world.members.__getitem__, voters)
             if one.up
-            and known.get(one.id, "") in {"", one.disk_id}
+            and (known.get(one.id, "") or one.disk_id * (not one.former)) == one.disk_id
             and (one is leader or one.replica.core.applied < index)
             and not (one.durable_index() >= index and one.log.term_at(index) == term)
         ]

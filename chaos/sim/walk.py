@@ -19,6 +19,8 @@ from chaos.sim.verbs import Script, ScriptError
 NODES_MAX: Final = 6
 DOWN_MAX: Final = 1
 IN_FLIGHT_MAX: Final = 120
+ROT_ENTRIES: Final = 3
+"""A log whose first record is damaged has so many durable entries behind it, which tell that it was no torn end."""
 
 
 @dataclass(slots=True)
@@ -29,6 +31,8 @@ class Walk:
     violations: list[str]
     applied: int = 0
     """The highest entry that any node applied."""
+    repairs: int = 0
+    """How often damage was set aside."""
 
 
 class Walker:
@@ -43,6 +47,8 @@ class Walker:
             self.crash: 10, self.restart: 30, self.stall: 20, self.sync: 40, self.snapshot: 10, self.transfer: 8,
             self.part: 5, self.change: 12,
         }  # fmt: skip
+        if script.stage.disks:
+            self.moves |= {self.rot: 30, self.bridge: 6}
 
     def next(self) -> str:
         """A command, or nothing."""
@@ -98,6 +104,16 @@ class Walker:
     def restart(self) -> str:
         return f"restart {self.node(lambda one: not one.up)}"
 
+    def rot(self) -> str:
+        return f"rot {self.node(lambda one: not one.up and one.durable_index() >= one.log.first_index + ROT_ENTRIES)}"
+
+    def bridge(self) -> str:
+        """One node between two sides."""
+        names = list(self.script.stage.members)
+        self.rng.shuffle(names)
+        at = self.rng.randrange(1, len(names) + 1)
+        return f"partition {' '.join(names[:at])} | {' '.join([names[0], *names[at:]])}"
+
     def stall(self) -> str:
         return f"stall {self.node()}"
 
@@ -123,12 +139,15 @@ class Walker:
         return f"{self.rng.choice(('add', 'promote', 'remove'))} {self.leader()} {self.node(lambda _: True)}"
 
 
-def walk(seed: int, steps: int, off: str = "") -> Walk:
-    """Play ``steps`` random commands, up to the first violation; without the guard ``off``."""
-    rng = Random(f"walk/{seed}")  # noqa: S311 -- seeded on purpose
+def walk(seed: int, steps: int, off: str = "", *, disks: bool = False) -> Walk:
+    """Play ``steps`` random commands, up to the first violation; without the guard ``off``.
+
+    With ``disks``, nodes are known by their disks, and disks are damaged.
+    """
+    rng = Random(f"walk/{'disks/' * disks}{seed}")  # noqa: S311 -- seeded on purpose
     nodes, batch, chunk = rng.choice((1, 3, 3, 4, 5)), rng.choice((1, 64)), rng.choice((150, 1500))
     walked = Walk([f"off {off}"] if off else [], [])
-    walked.commands.append(f"cluster nodes={nodes} batch={batch} chunk={chunk}")
+    walked.commands.append(f"cluster nodes={nodes} {'disks ' * disks}batch={batch} chunk={chunk}")
     with ExitStack() as stack:
         script = prepared(stack)
         for command in walked.commands:
@@ -147,4 +166,5 @@ def walk(seed: int, steps: int, off: str = "") -> Walk:
             if walked.violations:
                 break
         walked.applied = script.stage.checks.highest
+        walked.repairs = sum(member.generation - 1 for member in script.stage.members.values())
     return walked
