@@ -273,7 +273,11 @@ def _check_or_create(path: str, wanted: Identity, files: Files) -> tuple[Identit
     """(what it is, whether it was created)."""
     names = files.listdir(path)
     if IDENTITY in names:
-        return _check_identity(path, wanted, files), False
+        found = _check_identity(path, wanted, files)
+        part = join(path, _IDENTITY_PART)
+        if files.exists(part):  # of a process that ended while it wrote
+            files.unlink(part)
+        return found, False
     others = [name for name in names if name not in (LOCK, _IDENTITY_PART)]
     if others:
         raise IdentityError(

@@ -173,7 +173,8 @@ class SnapshotStore:
 
     def load_newest(self, load: Callable[[Iterable[bytes]], None], progress: Progress = untold) -> SnapshotInfo | None:
         """Give ``load`` the content of the newest snapshot, and say which one it was: :meth:`newest` and :meth:`read`
-        in one, so that a large file is read once.
+        in one, so that a large file is read once. What that snapshot makes useless is deleted: a process that ended right
+        after :meth:`publish` had renamed its file left one more than ``keep``.
 
         ``load`` is called again with an older one when its argument raises CorruptSnapshotError, so it must change
         nothing before that has ended. What else it raises leaves here.
@@ -195,6 +196,7 @@ class SnapshotStore:
                 file.close()
             self.damaged.pop(name, None)
             self._verified[name] = info
+            self._prune()
             return info
         return None
 

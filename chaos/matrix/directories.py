@@ -224,6 +224,7 @@ class AsideLife:
 
     def prepare(self, disk: CellDisk) -> None:
         fill(disk)
+        disk.open(f"{PATH}/identity.part", create=True).append(b"of a process that ended while it wrote")
 
     def live(self, disk: CellDisk) -> None:
         with open_as(disk, OLD) as directory:

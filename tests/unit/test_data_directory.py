@@ -134,6 +134,15 @@ def test_every_file_operation_may_fail(step, fault, text):
     open_it("/d", files=disk).close()
 
 
+@pytest.mark.parametrize("disk_id", ["", "d1"])
+def test_what_a_crash_left_of_an_identity_is_deleted(tmp_path, disk_id):
+    for _ in range(2):
+        DataDirectory.open(str(tmp_path / "d"), node_id="n1", cluster_id="c1", new_disk_id=disk_id).close()
+        (tmp_path / "d" / "identity.part").write_bytes(b"half of")
+    open_it(tmp_path / "d").close()
+    assert sorted(one.name for one in (tmp_path / "d").iterdir()) == ["identity", "lock"]
+
+
 @pytest.mark.parametrize("step", range(1, 7))
 def test_power_cut_at_every_file_operation_of_the_creation(step):
     for seed in range(5):

@@ -161,6 +161,31 @@ def test_the_newest_are_kept(tmp_path):
     assert store.newest().index == 100
 
 
+def test_what_a_crash_right_after_the_rename_left_goes_when_a_newer_one_was_loaded():
+    disk = Disk()
+    store = SnapshotStore(DIRECTORY, disk, keep=2)
+    for index in (1, 2):
+        save(store, index)
+    disk.arm(1, PowerCut, "unlink")
+    with pytest.raises(PowerCut):
+        save(store, 3)
+    disk.power_cut(0, "all")
+    again = SnapshotStore(DIRECTORY, disk, keep=2)
+    assert len(disk.listdir(DIRECTORY)) == 3
+    assert again.load_newest(Loaded()).index == 3
+    assert disk.listdir(DIRECTORY) == [snapshot_name(2, 1), snapshot_name(3, 1)]
+
+
+def test_the_only_valid_one_survives_its_damaged_successors():
+    disk = Disk()
+    store = SnapshotStore(DIRECTORY, disk, keep=3)
+    for index in (1, 2, 3):
+        save(store, index)
+    for index in (2, 3):
+        disk.flip(f"{DIRECTORY}/{snapshot_name(index, 1)}", 30)
+    assert SnapshotStore(DIRECTORY, disk, keep=1).load_newest(Loaded()).index == 1
+
+
 def test_an_aborted_one_leaves_no_trace_and_a_leftover_is_removed(tmp_path):
     store = SnapshotStore(str(tmp_path / "s"))
     writer = store.begin(SnapshotMeta(1, 1))
