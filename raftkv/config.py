@@ -230,7 +230,9 @@ class Settings:
         "answered. Only where clocks can be trusted: see Read lease.",
     )  # fmt: skip
     max_batch_bytes: int = _setting(
-        8 * MIB, Size(64 * KIB, GIB), "Commands that share one log entry take at most this; a larger one goes alone."
+        8 * MIB,
+        Size(64 * KIB, 512 * MIB),
+        "Commands that share one log entry take at most this; a larger one goes alone.",
     )
     max_pending_bytes: int = _setting(
         256 * MIB, Size(MIB, 64 * GIB), "Refuse writes (TRYAGAIN) while more than this waits to be committed."
@@ -249,7 +251,7 @@ class Settings:
         "auto", Choice(("auto", "manual")), "When the log is damaged: auto sets it aside, and the others take the node back; "
         "manual refuses to start until `raftkv repair` was run.",
     )  # fmt: skip
-    segment_bytes: int = _setting(64 * MIB, Size(MIB, 2 * GIB), "Size of one file of the log.")
+    segment_bytes: int = _setting(64 * MIB, Size(MIB, GIB), "Size of one file of the log.")
     snapshot_log_bytes: int = _setting(
         256 * MIB, Size(MIB, 1024 * GIB),
         "Log written since the last snapshot that starts a new one. As much may be kept for live followers behind it.",

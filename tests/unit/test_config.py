@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from persistence.records import BODY_BYTES_MAX
+from persistence.wal import LogOptions
 from raftkv.config import SETTINGS, Secret, Settings, change, change_all, load, settings_table, view
 from raftkv.config_values import GIB, MIB, Integer, Size, is_loopback, join_address, split_address
+from raftkv.consensus.messages import ENTRY_BYTES_MAX
 from raftkv.errors import ConfigError
 from raftkv.store.keyspace import DATABASES
 
@@ -363,3 +366,13 @@ def test_the_document_has_the_table_of_the_code():
     begin, end = "<!-- settings: begin -->\n", "<!-- settings: end -->"
     shown = text[text.index(begin) + len(begin) : text.index(end)]
     assert shown.strip() == settings_table().strip(), "write what settings_table() gives into docs/configuration.md"
+
+
+def test_no_size_is_allowed_that_the_layers_below_refuse():
+    """Or a start ends in a traceback, and an entry that fits the log fits no message to a follower."""
+    segment, batch = SETTINGS["segment_bytes"].kind, SETTINGS["max_batch_bytes"].kind
+    assert isinstance(segment, Size)
+    assert isinstance(batch, Size)
+    assert LogOptions(segment_bytes=segment.low).segment_bytes == segment.low
+    assert LogOptions(segment_bytes=segment.high).segment_bytes == segment.high
+    assert batch.high <= min(BODY_BYTES_MAX, ENTRY_BYTES_MAX) - MIB
