@@ -8,9 +8,8 @@ taken is a setting of that cluster. The keys of the whole state must fit into me
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 from persistence.archive import BaseFile, Place, Run, entries_after, header_of, runs
@@ -30,6 +29,8 @@ from raftkv.machine.machine import StateMachine
 from raftkv.offline.backup import told
 from raftkv.offline.state import load_snapshot
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECONDS_DIGITS_MAX = 12
 READ_ENTRIES = 256
 """Read from a log at a time."""
 
@@ -78,18 +79,19 @@ class Point:
 def parse_time(text: str) -> int:
     """Milliseconds since the Unix epoch of ``2026-11-21T14:03:07.25Z`` (any offset) or of seconds since the epoch.
 
-    Raises RaftKVError, also for a time without an offset: whose noon it is must not be guessed.
+    What is less than one counts for nothing: an entry stamped later is after that time. Raises RaftKVError, also for a time without
+    an offset: whose noon it is must not be guessed.
     """
-    with suppress(ValueError, OverflowError):
-        if text.replace(".", "", 1).isdigit():
-            return round(float(text) * 1000)
+    whole, _, fraction = text.partition(".")
+    if whole.isdecimal() and len(whole) <= SECONDS_DIGITS_MAX and (not fraction or fraction.isdecimal()):
+        return int(whole) * 1000 + int(fraction[:3].ljust(3, "0"))
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise RaftKVError(f"{text!r} is no time; write 2026-11-21T14:03:07Z, or seconds since the epoch") from None
     if found.tzinfo is None:
         raise RaftKVError(f"{text!r} does not say of which zone; write {text}Z for UTC, or an offset such as +01:00")
-    return round(found.timestamp() * 1000)
+    return (found - EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_point(text: str) -> tuple[str, Target]:

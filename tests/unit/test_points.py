@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from chaos.disk import SURVIVALS, Disk, Killed, PowerCut, ProcessEnd
 from persistence.archive import ArchiveWriter
-from persistence.backup import Origin
+from persistence.backup import Origin, show_time
 from persistence.directory import DataDirectory
 from persistence.entries import Archived
 from persistence.errors import IdentityError
@@ -273,6 +273,17 @@ def test_a_backup_of_another_history_is_refused():
 )  # fmt: skip
 def test_times(text, ms):
     assert parse_time(text) == ms
+
+
+@pytest.mark.parametrize("text", ["1970-01-01T00:00:01.2859Z", "1970-01-01T00:00:01.285999Z", "1.2859", "1.285"])
+def test_a_time_within_a_millisecond_is_before_the_next_one(text):
+    """Rounded up it would take in an entry stamped after it: the very write, perhaps, that is to be undone."""
+    assert parse_time(text) == 1285
+
+
+@given(st.integers(1, 4_000_000_000_000))
+def test_a_time_that_was_shown_is_read_as_it_was(ms):
+    assert parse_time(show_time(ms)) == parse_time(f"{ms // 1000}.{ms % 1000:03d}") == ms
 
 
 @pytest.mark.parametrize(
