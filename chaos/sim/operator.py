@@ -135,7 +135,9 @@ class Operator:
             return []
         members = self._world.members
         for one in (members[node] for node in self._world.ids):
-            if not one.up or one.replica.core.halted or not _knows_all(one.replica.membership.latest, members):
+            if not one.up or one.rotten or one.replica.core.halted:
+                return []
+            if not _knows_all(one.replica.membership.latest, members):
                 return []
         voters = list(leader.replica.core.voters)
         return voters if len(voters) >= VOTERS_MIN and not leader.replica.membership.busy else []
