@@ -241,8 +241,9 @@ class Membership:
     def _look_again(self) -> None:
         """Links outlive the configuration that they were made under."""
         for peer, met in list(self._met.items()):
-            foreign = self.admit(peer, met.disk, met.index, met.former) in {"foreign disk", "repairing"}
-            if not foreign:
+            verdict = self.admit(peer, met.disk, met.index, met.former)
+            # Who was removed has to be told, over its link, unless another node has its id by now.
+            if not verdict or (verdict == "removed" and self.latest.get(peer) is None):
                 self.strangers.discard(peer)
             elif peer not in self.strangers and peer != self._core.node_id:
                 self._core.count("strangers")

@@ -67,6 +67,20 @@ def disk(configuration: Configuration, node: str) -> str:
     return member.disk
 
 
+def test_a_removed_node_that_is_linked_yet_does_not_pass_for_the_new_one_of_its_id():
+    """It may not have heard of its removal. Its vote would be that of the member that has the id now."""
+    leader, dropped = Leader(), []
+    leader.membership.on_stranger = dropped.append
+    leader.membership.met("n3", "disk-3", "db3:1")
+    leader.change(Remove("n3"))
+    assert not leader.membership.strangers, "it has to be told"
+    leader.change(Add("n3", "db3:1"))
+    assert (leader.membership.strangers, dropped) == ({"n3"}, ["n3"])
+    leader.membership.met("n3", "disk-3b", "db3:1")
+    assert disk(leader.settle(), "n3") == "disk-3b"
+    assert not leader.membership.strangers
+
+
 def test_a_member_that_is_added_again_is_not_bound_to_the_disk_of_its_former_life():
     leader = Leader()
     leader.membership.met("n3", "disk-3", "db3:1")
