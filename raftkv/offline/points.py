@@ -110,7 +110,7 @@ def load_point(text: str, files: Files | None = None) -> Point:
     Raises RaftKVError that says why there is no such state.
     """
     files = files or OsFiles()
-    path, target = parse_point(text)
+    path, target = (text, NEWEST) if files.exists(text) else parse_point(text)
     with told(path):
         if files.exists(join(path, IDENTITY)):
             return _without_target(_of_node(path, files), target)

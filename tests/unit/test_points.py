@@ -308,6 +308,15 @@ def test_points():
         Target(3, 4)
 
 
+def test_a_path_that_is_there_is_a_path_whatever_its_name(tmp_path):
+    disk, entries = small()
+    (tmp_path / "nightly@nas").mkdir()
+    path = str(tmp_path / "nightly@nas" / "b.backup")
+    backups.save(path, *raw_snapshot(entries[:5], disk))
+    assert load_point(path).index == 5
+    assert load_point("/archive@7", disk).index == 7
+
+
 # ------------------------------------------------------------------ restoring
 def make(disk, *, members=None, cluster_id="c-new", path="/data"):
     return restore(
