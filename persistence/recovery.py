@@ -76,7 +76,7 @@ def recover(directory: str, files: Files, spares: Spares, progress: Progress = u
         state = DiskState()
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
     newest = numbers[-1]
-    first_segment = _first_segment(directory, files, newest)
+    first_segment = _first_segment(directory, files, numbers)
     recovered = _replay_all(directory, files, range(first_segment, newest + 1), numbers, progress)
     files.fsync_dir(directory)
     for number in numbers:
@@ -146,16 +146,25 @@ class Content:
             raise CorruptLogError(path, end, reason)
 
 
-def _first_segment(directory: str, files: Files, newest: int) -> int:
-    """Oldest segment that the log still needs: the newest segment always knows."""
+def _first_segment(directory: str, files: Files, numbers: list[int]) -> int:
+    """Oldest segment that the log still needs: the newest segment, the last of ``numbers``, always knows."""
+    newest = numbers[-1]
     found = Content(directory, files, newest)
+    segment = found.segment
     try:
         freed = [record.term for record in found.records(None) if record.kind in (CLEAR, COMPACT)]
     finally:
-        found.segment.file.close()
+        segment.file.close()
     first = max([found.header.first_segment, *freed])
     if first > newest:
-        raise CorruptLogError(found.segment.file.path, 0, f"it says that nothing before segment {first} is needed")
+        raise CorruptLogError(segment.file.path, 0, f"it says that nothing before segment {first} is needed")
+    missing = [number for number in range(first, newest) if number not in numbers]
+    if missing and marker_offsets(found.content, segment.marker, segment.end):
+        # No torn write: a segment goes only when the record that gives it up is durable.
+        reason = (
+            f"no valid record here; segment {missing[0]} is missing, and only this one could say that it is not needed"
+        )
+        raise CorruptLogError(segment.file.path, segment.end, reason)
     return first
 
 

@@ -375,7 +375,7 @@ class DirectoryMachine(Moves, RuleBasedStateMachine):
         rotten = set(self.rotten)
         if NAME.fullmatch(posixpath.basename(path)):
             self.rotten.add(posixpath.basename(path))
-        if self.serves(path, record, clean=clean):
+        if self.serves(path, record, offset, clean=clean):
             if is_log:
                 self.vouched = vouched
                 self.vote(1, None)  # a record behind it vouches for what is left
@@ -404,7 +404,7 @@ class DirectoryMachine(Moves, RuleBasedStateMachine):
             end = record.end
         return end
 
-    def serves(self, path, record, *, clean):
+    def serves(self, path, record, offset, *, clean):
         """Whether it starts with the damage in ``path``; then it has what nothing but this damage can take. Raises LostError."""
         is_log = path.endswith(".wal")
         floor = self.vouched if is_log else self.number(self.log.durable_sequence)
@@ -412,7 +412,7 @@ class DirectoryMachine(Moves, RuleBasedStateMachine):
             owner = self.open(self.disk)
         except (UnsoundError, IdentityError) as error:
             self.disk.kill()
-            self.judge_refusal(error, path, record, clean=clean)
+            self.judge_refusal(error, path, record, offset, clean=clean)
             return False
         if path.endswith("identity"):
             raise LostError("a damaged identity is believed")
@@ -423,16 +423,20 @@ class DirectoryMachine(Moves, RuleBasedStateMachine):
         self.adopt(owner)
         return True
 
-    def judge_refusal(self, error, path, record, *, clean):
+    def judge_refusal(self, error, path, record, offset, *, clean):
         """It names what is damaged, and where. Raises LostError."""
         name = posixpath.basename(path)
         if isinstance(error, IdentityError):
             if name != "identity" or "damaged" not in str(error):
                 raise LostError(str(error)) from error
         elif path.endswith(".wal"):
-            # Without the record that gave up a segment which is gone already, that one is missed.
-            named = (error.path, error.offset) == (path, record) or "is missing" in error.reason
-            if not named and not any(one in str(error) for one in self.rotten):
+            # A record is not recognised as one that gave up what is gone already when its marker is damaged.
+            unmarked = "is missing" in error.reason and offset < record + 4
+            if (
+                (error.path, error.offset) != (path, record)
+                and not unmarked
+                and not any(one in str(error) for one in self.rotten)
+            ):
                 raise LostError(f"{path} is damaged at {record}, and it names {error}") from error
         elif name not in self.rotten or (clean and self.can_serve(self.states[-1])):
             raise LostError(f"it refuses because of {path}, which it does not need: {error}") from error

@@ -400,6 +400,24 @@ def test_spares_of_a_log_that_was_deleted_are_not_reused():
         assert not any(name.endswith(".spare") for name in disk.names)
 
 
+def test_a_damaged_record_that_gave_segments_up_is_named_when_they_are_gone():
+    """It is in the last round, and no torn write: what it allowed was done."""
+    disk = Disk()
+    log = Log.open("/log", SMALL, disk)
+    fill(log, 20)
+    log.sync()
+    end = log._writer.segments[-1].end
+    log.compact_to(18)
+    log.sync()
+    newest = f"/log/{disk.listdir('/log')[-1]}"
+    assert disk.listdir("/log") == [newest.removeprefix("/log/")] != [segment_name(1)]
+    disk.kill()
+    disk.flip(newest, end + 20)
+    with pytest.raises(CorruptLogError, match="segment 1 is missing") as caught:
+        Log.open("/log", SMALL, disk)
+    assert (caught.value.path, caught.value.offset) == (newest, end)
+
+
 def test_damage_that_appears_while_the_log_is_open_is_found_by_the_read():
     disk, _ = written_log()
     log = Log.open("/log", LogOptions(16 << 10, cache_bytes=0), disk)
