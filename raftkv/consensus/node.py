@@ -323,7 +323,11 @@ class RaftNode:
         self._schedule_reads()
 
     def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
-        self.replica.reads.await_applied(index, done)
+        repairing = self.replica.membership.repairing
+        if repairing and not self.replica.core.halted:
+            done(NoLeaderError(f"{repairing}; nothing was read"))  # what it had is gone, and it begins empty
+        else:
+            self.replica.reads.await_applied(index, done)
 
     def await_synced(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
         self.replica.syncing.wait(index, done)

@@ -147,6 +147,9 @@ def test_two_of_three_that_are_damaged_at_once_are_not_taken_back(cluster, wait_
     for place in victims:
         wait_until(lambda place=place: "a majority of the other voters" in why_not_ready(cluster, place), "it says so")
         assert cluster.status(place)["repairing"].startswith("repairing: what disk")
+        with cluster.connect(place) as client:
+            assert client.call(b"READ", b"LOCAL") == "OK"
+            assert str(client.call(b"GET", b"key")).startswith("CLUSTERDOWN repairing: what disk")
     wait_until(lambda: cluster.status(leader)["role"] != "leader", "the leader without a quorum steps down")
     assert {cluster.status(place)["voter"] for place in victims} == {"0"}
 
