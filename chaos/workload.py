@@ -34,7 +34,7 @@ REDIS_TIMEOUT_S: Final = 3.0
 DEADLINE_S: Final = 30.0
 """Of raftkv's own client for one operation, all its repetitions included."""
 
-_REFUSALS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "LOADING")
+_REFUSALS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "LOADING", "NOSPACE")
 _DOUBTS: Final = ("UNKNOWN", "MISCONF")
 
 

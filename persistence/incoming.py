@@ -6,6 +6,8 @@ process received is verified and decompressed like what has just arrived, and wr
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from crc32c import crc32c
 
 from persistence.errors import CorruptSnapshotError, SnapshotError
 from persistence.files import Buffer, File, Files, join
+from persistence.reserve import Reserve
 from persistence.snapshot_file import (
     CHUNK,
     CHUNK_BYTES,
@@ -39,6 +42,7 @@ class Directory(Protocol):
 
     directory: str
     files: Files
+    reserve: Reserve
 
     def parts(self) -> list[str]: ...
     def remove_part(self, name: str) -> None: ...
@@ -69,10 +73,28 @@ class IncomingSnapshot:
         if self.offset > total_bytes:
             self._file.truncate(0)
             self.offset = 0
+        self._refuse_without_room()
         self.resumed_bytes = self.offset
         """So much of it an earlier life of this process had received. Nothing of it is believed before it verifies."""
         self._written_again = 0
         self._start_over()
+
+    def _refuse_without_room(self) -> None:
+        """Better than to fill the disk up with what cannot end. What a quota leaves is not seen here.
+
+        Raises OSError (ENOSPC); a part that is here stays.
+        """
+        store, missing = self._store, self.total_bytes - self.offset
+        reserve = store.reserve
+        free = store.files.space(store.directory).free + (reserve.size_bytes if reserve.held else 0)
+        if free >= missing:
+            return
+        if self.offset:
+            self.close()
+        else:
+            self.abort()
+        reason = f"{os.strerror(errno.ENOSPC)}: {missing} bytes are needed, {free} are left"
+        raise OSError(errno.ENOSPC, reason, self._path)
 
     def _start_over(self) -> None:
         self._reader: Reader | None = None
@@ -87,13 +109,23 @@ class IncomingSnapshot:
         return self._info is not None
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Add the piece at ``offset``, which must be ``self.offset``: anything else is refused, and nothing changes."""
+        """Add the piece at ``offset``, which must be ``self.offset``: anything else is refused, and nothing changes.
+
+        On a full disk it takes the store's reserve. Raises OSError.
+        """
         if self._file is None or offset != self.offset or offset + len(data) > self.total_bytes:
             raise SnapshotError(
                 f"a piece of {len(data)} bytes at {offset} does not fit snapshot {self.name}: "
                 f"{self.offset} of {self.total_bytes} bytes are here"
             )
-        self._file.pwrite([data], offset)
+        written = False
+        while not written:
+            try:
+                self._file.pwrite([data], offset)
+                written = True
+            except OSError as error:
+                if not self._store.reserve.helps(error, "a snapshot from the leader"):
+                    raise
         self.offset += len(data)
 
     def advance(self, sink: Callable[[bytes], object], limit: int) -> bool:

@@ -16,6 +16,7 @@ from persistence.errors import CorruptSnapshotError, SnapshotError, UnknownVersi
 from persistence.files import Buffer, File, Files, OsFiles, join
 from persistence.incoming import IncomingSnapshot
 from persistence.progress import Progress, untold
+from persistence.reserve import Reserve
 from persistence.snapshot_file import (
     CHUNK,
     CHUNK_BYTES,
@@ -126,11 +127,15 @@ class SnapshotWriter:
 class SnapshotStore:
     """The snapshots in one directory, of which the newest ``keep`` are kept."""
 
-    def __init__(self, directory: str, files: Files | None = None, keep: int = 2) -> None:
+    def __init__(
+        self, directory: str, files: Files | None = None, keep: int = 2, reserve: Reserve | None = None
+    ) -> None:
+        """``reserve`` is given for a snapshot of another node that does not fit otherwise."""
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         self.directory = directory
         self.files: Files = files or OsFiles()
+        self.reserve = reserve or Reserve(directory, 0, self.files)
         self.damaged: dict[str, str] = {}
         """Snapshots that newest() had to skip: file name and reason."""
         self.unknown: UnknownVersionError | None = None

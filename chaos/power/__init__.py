@@ -1,4 +1,4 @@
-"""Power cuts on the real file system, for real processes: a preloaded library keeps what of a directory is durable.
+"""Power cuts and failed writes on the real file system, for real processes: a preloaded library keeps what of a directory is durable.
 
 :func:`build` compiles ``shim.c`` (whose head says what counts as durable). A process that is started with
 :meth:`Power.environment` writes as ever; when it is dead, :meth:`Power.cut` puts what was durable in the place of what it wrote.
@@ -62,8 +62,14 @@ class Power:
             "POWER_STRIKE": strike,
         }
 
+    def fail(self, what: str) -> None:
+        """From now on: what a write or a sync of the running process meets, as ``"<n> <how> <pattern>"`` (see ``shim.c``)."""
+        part = self.shadow / "fail.part"
+        part.write_text(what)
+        part.rename(self.shadow / "fail")
+
     def struck(self) -> str:
-        """The call that the last strike hit, and forget it; empty when there was none."""
+        """The call that the last strike or failure hit, and forget it; empty when there was none."""
         note = self.shadow / "struck"
         text = note.read_text() if note.exists() else ""
         note.unlink(missing_ok=True)
@@ -83,7 +89,7 @@ class Power:
         self._begin()
 
     def _begin(self) -> None:
-        for part in ("content", "dirs", "pins"):
+        for part in ("content", "dirs", "pins", "dirty"):
             (self.shadow / part).mkdir(parents=True)
         if self.data.exists():
             words = [sys.executable, "-I", "-S", "-c", _SYNC_ALL, str(self.data)]

@@ -6,8 +6,18 @@
  *       content/<inode>   the durable bytes of a file
  *       dirs/<inode>      the durable names of a directory: symbolic links into content/ and dirs/
  *       pins/<inode>      a hard link to the file itself, so that its number is not given to another
+ *       dirty/<inode>     of a file a sync of which failed: what was written since, as pairs of offset and length
  *   POWER_STRIKE  "<n> <pattern>": SIGKILL to the process right before the n-th call that matches (fnmatch), such as
  *                 "1 rename *.part -> *.snap"; the call goes to POWER_SHADOW/struck. Paths begin behind POWER_ROOT
+ *   POWER_SHADOW/fail  as soon as this file is there: "<n> <how> <pattern>", what the n-th write or sync that matches
+ *                 meets. It is gone then, and the call stands in POWER_SHADOW/struck. How:
+ *       EIO       the call fails; nothing is written
+ *       unsynced  the call fails with EIO, all was written, and nothing of it, or of what was not synced before, is durable
+ *       short     half is written, and the call says so
+ *       torn      the same, and the next write to a file that matches fails with EIO
+ *
+ * After a sync that failed the file shows what the disk does not have, and the next sync succeeds without writing it, as on
+ * Linux: the pages count as clean. Durable from now on is what is written again and synced, in this process and in later ones.
  *
  * The model is the harshest that POSIX allows: durable are the content and the size of a file when fdatasync or fsync
  * returned, the bytes of one write with RWF_DSYNC when it returned (not what was written before it), the names in a
@@ -131,6 +141,77 @@ static void strike(const char *call, const char *path, const char *to) {
     for (;;) pause();
 }
 
+/* --------------------------------------------------------------- failures */
+enum failure { NONE, REFUSED, UNSYNCED, SHORT };
+
+static void leave(const char *name, const char *text) {
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", shadow, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0) fail("write", path);
+    close(fd);
+}
+
+/* What this write or sync meets, as POWER_SHADOW/fail has it. */
+static enum failure meets(const char *call, const char *path) {
+    char order[PATH_BYTES], text[TEXT_BYTES], note[2 * PATH_BYTES], how[16], *rest;
+    enum failure found = NONE;
+    int error = errno;
+    snprintf(order, sizeof order, "%s/fail", shadow);
+    int absent = access(order, F_OK);
+    errno = error;
+    if (absent) return NONE;
+    lock();
+    int fd = open(order, O_RDONLY | O_CLOEXEC), begins = 0;
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    text[length > 0 ? length : 0] = 0;
+    if (fd >= 0) close(fd);
+    long at = strtol(text, &rest, 10);
+    snprintf(note, sizeof note, "%s %s", call, path + strlen(root));
+    if (at > 0 && sscanf(rest, " %15s %n", how, &begins) == 1 && begins && !fnmatch(rest + begins, note, 0)) {
+        char next[TEXT_BYTES + 32];
+        snprintf(next, sizeof next, "%ld %s %s", at > 1 ? at - 1 : 1, at > 1 ? how : "EIO", rest + begins);
+        if (at > 1 || !strcmp(how, "torn")) leave("fail", next);
+        else unlink(order);
+        if (at == 1) {
+            leave("struck", note);
+            found = !strcmp(how, "EIO") ? REFUSED : !strcmp(how, "unsynced") ? UNSYNCED : SHORT;
+        }
+    }
+    unlock();
+    return found;
+}
+
+/* The file of the writes to `st` since a sync of it failed; -1 when none has, unless it has `now`. */
+static int dirty(const struct stat *st, int now) {
+    char path[PATH_BYTES];
+    int error = errno;
+    snprintf(path, sizeof path, "%s/dirty/%lu", shadow, (unsigned long)st->st_ino);
+    int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC | (now ? O_CREAT | O_TRUNC : 0), 0600);
+    if (fd < 0 && errno != ENOENT) fail("open", path);
+    errno = error;
+    return fd;
+}
+
+/* A sync of `fd` failed: its pages are clean now, whatever the disk has. */
+static int sync_failed(int fd) {
+    struct stat st;
+    if (fstat(fd, &st)) fail("stat", "a file that fails");
+    close(dirty(&st, 1));
+    errno = EIO;
+    return -1;
+}
+
+static void note_write(int fd, off_t from, ssize_t length) {
+    off_t range[2] = {from, length};
+    struct stat st;
+    if (length <= 0 || fstat(fd, &st)) return;
+    int notes = dirty(&st, 0);
+    if (notes < 0) return;
+    if (write(notes, range, sizeof range) != sizeof range) fail("note", "a write");
+    close(notes);
+}
+
 /* ---------------------------------------------------------- durable files */
 /* Opens the durable content of the live file `st`; -1 when there is none and the file has no name any more: then it never
  * was durable, and never will be. `live` is a path or, with `at`, a name. */
@@ -149,7 +230,20 @@ static int content(const struct stat *st, int at, const char *live, int flags) {
     return fd;
 }
 
-/* Bytes `from` to `to` (-1: all, and the size) of the live file are durable. */
+static void copy(int in, int out, off_t from, off_t to) {
+    char *buffer = malloc(COPY_BYTES);
+    if (!buffer) fail("copy", "a file");
+    while (from < to) {
+        size_t length = to - from < COPY_BYTES ? (size_t)(to - from) : COPY_BYTES;
+        ssize_t got = pread(in, buffer, length, from);
+        if (got < 0 || pwrite(out, buffer, (size_t)got, from) != got) fail("copy", "a file");
+        if (!got) break; /* another thread has cut it */
+        from += got;
+    }
+    free(buffer);
+}
+
+/* Bytes `from` to `to` (-1: all that is dirty, and the size) of the live file are durable. */
 static void keep(int fd, off_t from, off_t to) {
     char live[64];
     struct stat st;
@@ -160,18 +254,17 @@ static void keep(int fd, off_t from, off_t to) {
     int out = content(&st, AT_FDCWD, live, AT_SYMLINK_FOLLOW);
     if (out >= 0) {
         int in = open(live, O_RDONLY | O_CLOEXEC); /* fd may be one that only writes */
-        char *buffer = malloc(COPY_BYTES);
-        if (in < 0 || !buffer || fstat(in, &st)) fail("open", live);
-        off_t end = to < 0 ? st.st_size : to;
-        while (from < end) {
-            size_t length = end - from < COPY_BYTES ? (size_t)(end - from) : COPY_BYTES;
-            ssize_t got = pread(in, buffer, length, from);
-            if (got < 0 || pwrite(out, buffer, (size_t)got, from) != got) fail("copy", live);
-            if (!got) break; /* another thread has cut it */
-            from += got;
+        if (in < 0 || fstat(in, &st)) fail("open", live);
+        int notes = to < 0 ? dirty(&st, 0) : -1;
+        if (notes >= 0) {
+            for (off_t range[2]; read(notes, range, sizeof range) == sizeof range;)
+                copy(in, out, range[0], range[0] + range[1]);
+            if (ftruncate(notes, 0)) fail("cut", "the notes");
+            close(notes);
+        } else {
+            copy(in, out, from, to < 0 ? st.st_size : to);
         }
         if (to < 0 && ftruncate(out, st.st_size)) fail("cut", live);
-        free(buffer);
         close(in);
         close(out);
     }
@@ -247,16 +340,50 @@ int open64(const char *path, int flags, ...) {
 
 ssize_t pwrite64(int fd, const void *data, size_t length, off64_t offset) {
     char path[PATH_BYTES];
-    if (below_fd(fd, path)) strike("write", path, NULL);
-    return REAL(pwrite64)(fd, data, length, offset);
+    if (!below_fd(fd, path)) return REAL(pwrite64)(fd, data, length, offset);
+    strike("write", path, NULL);
+    enum failure failure = meets("write", path);
+    if (failure == REFUSED) {
+        errno = EIO;
+        return -1;
+    }
+    ssize_t written = REAL(pwrite64)(fd, data, failure == SHORT ? (length + 1) / 2 : length, offset);
+    note_write(fd, offset, written);
+    return failure == UNSYNCED ? sync_failed(fd) : written;
+}
+
+/* The first half of what is to be written, at least a byte. */
+static ssize_t write_half(int fd, const struct iovec *buffers, int count, off64_t offset, int flags) {
+    struct iovec *half = malloc((size_t)count * sizeof *half);
+    size_t total = 0;
+    int used = 0;
+    for (int i = 0; i < count; i++) total += buffers[i].iov_len;
+    if (!half) fail("cut", "a write");
+    for (size_t rest = (total + 1) / 2; rest; used++) {
+        half[used] = buffers[used];
+        if (half[used].iov_len > rest) half[used].iov_len = rest;
+        rest -= half[used].iov_len;
+    }
+    ssize_t written = REAL(pwritev64v2)(fd, half, used, offset, flags);
+    free(half);
+    return written;
 }
 
 ssize_t pwritev64v2(int fd, const struct iovec *buffers, int count, off64_t offset, int flags) {
     char path[PATH_BYTES];
-    int watched = below_fd(fd, path);
-    if (watched) strike(flags & RWF_DSYNC ? "write+sync" : "write", path, NULL);
-    ssize_t written = REAL(pwritev64v2)(fd, buffers, count, offset, flags);
-    if (watched && written > 0 && flags & (RWF_DSYNC | RWF_SYNC)) keep(fd, offset, offset + written);
+    if (!below_fd(fd, path)) return REAL(pwritev64v2)(fd, buffers, count, offset, flags);
+    const char *call = flags & RWF_DSYNC ? "write+sync" : "write";
+    strike(call, path, NULL);
+    enum failure failure = meets(call, path);
+    if (failure == REFUSED) {
+        errno = EIO;
+        return -1;
+    }
+    ssize_t written = failure == SHORT ? write_half(fd, buffers, count, offset, flags)
+                                       : REAL(pwritev64v2)(fd, buffers, count, offset, flags);
+    if (failure == UNSYNCED) return sync_failed(fd);
+    if (written > 0 && flags & (RWF_DSYNC | RWF_SYNC)) keep(fd, offset, offset + written);
+    else note_write(fd, offset, written);
     return written;
 }
 
@@ -276,6 +403,7 @@ int fdatasync(int fd) {
     char path[PATH_BYTES];
     int watched = below_fd(fd, path);
     if (watched) strike("sync", path, NULL);
+    if (watched && meets("sync", path) != NONE) return sync_failed(fd);
     int result = REAL(fdatasync)(fd);
     if (watched && !result) keep(fd, 0, -1);
     return result;
@@ -285,6 +413,7 @@ int fsync(int fd) {
     char path[PATH_BYTES];
     int watched = below_fd(fd, path);
     if (watched) strike("sync", path, NULL);
+    if (watched && meets("sync", path) != NONE) return sync_failed(fd);
     int result = REAL(fsync)(fd);
     if (!result && watched) keep(fd, 0, -1);
     if (!result && *root && (watched || !strcmp(path, parent))) keep_names(fd, path);

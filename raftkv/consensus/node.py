@@ -145,6 +145,7 @@ class RaftNode:
         self.replica.on_leader_change = self._on_leader_change
         self.replica.on_reads = self._schedule_reads
         self.replica.snapshots.on_written = self._on_snapshot
+        self.replica.snapshots.receiver.on_end = self._on_received
 
     # ------------------------------------------------------------ life
     async def start(self) -> None:
@@ -286,6 +287,13 @@ class RaftNode:
         self._snapshot_trouble = reason
         for waiter in waiters:
             waiter(index if success else 0, error)
+
+    def _on_received(self, name: str, size: int, error: OSError | None) -> None:
+        if error is None:
+            self._report.info("the leader's snapshot was taken", snapshot=name, bytes=size)
+        else:
+            self._report.warning("the leader's snapshot cannot be taken, and will be tried again", snapshot=name, bytes=size,
+                         reason=error.strerror or str(error))  # fmt: skip
 
     # ------------------------------------------------------------ Replicator
     @property

@@ -8,6 +8,9 @@ machine go over to it in one step.
 A part of a file is kept when the link breaks, when the leader changes and when this process ends. It goes on only with
 the very same file: each piece and each acknowledgement says which (size and seal), and the checksums of the chunks,
 each of which covers all before it, prove it again. A part that is useless now is deleted.
+
+A disk that does not take the file ends the transfer, not the node: what it has stays as it is. The next one begins
+after a pause, which grows with each that was begun in vain; a file for which there is no room is not begun.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from persistence.errors import CorruptSnapshotError
+from persistence.reserve import is_full
 from persistence.snapshot_file import snapshot_name
 from raftkv.consensus.core import Core
 from raftkv.consensus.messages import SnapshotAck, SnapshotChunk
@@ -26,6 +30,9 @@ SLICE_BYTES: Final = 64 * 1024
 """Content that is loaded in one tick: some milliseconds for the smallest keys."""
 RELEASE_SLOTS: Final = 64
 """Slots of the state that was replaced which are freed in one tick."""
+RETRY_S: Final = 1.0
+RETRY_S_MAX: Final = 60.0
+"""Pause after a snapshot that could not be written: from, doubling, and to."""
 
 Aside = Callable[[Callable[[], None]], Callable[[], bool]]
 """Runs work that may take long beside the loop. What it returns says whether the work is done, or raises what it raised."""
@@ -101,12 +108,27 @@ class SnapshotReceiver:
         self._transfer: _Transfer | None = None
         self._released: Staged | None = None
         self._stages = False
+        self._pause_s = 0.0
+        self._not_before = -1e9
+        self._refused: tuple[int, int, int] | None = None
+        """Index, term and bytes of the snapshot that the disk refused."""
+        self.failure: OSError | None = None
+        """With what the disk refused a snapshot that this node still needs; None when nothing stands in its way."""
+        self.on_end: Callable[[str, int, OSError | None], None] | None = None
+        """Called with (file name, bytes, error): it was installed, or failed in a way that is news."""
         self.installed_total = 0
 
     @property
     def is_receiving(self) -> bool:
         """A part of a leader's snapshot is here."""
         return self._transfer is not None
+
+    @property
+    def shortage(self) -> str:
+        """What finds no room; empty unless the disk, or a quota, is too full for a snapshot that this node needs."""
+        if self.failure is None or self._refused is None or not is_full(self.failure):
+            return ""
+        return f"a snapshot of {self._refused[2]} bytes from the leader: {self.failure.strerror}"
 
     @property
     def has_more_to_do(self) -> bool:
@@ -128,7 +150,7 @@ class SnapshotReceiver:
             try:
                 incoming.write(message.offset, message.data)
             except OSError as error:
-                self._give_up(error)
+                self._give_up(message, error)
                 return
             self._stages = True
         self._acknowledge(transfer)
@@ -154,11 +176,13 @@ class SnapshotReceiver:
             if transfer.syncing is not None:
                 return None  # its file is in use
             self._drop()
+        if self._core.monotonic() < self._not_before:
+            return None
         name = snapshot_name(message.index, message.last_term)
         try:
             incoming = self._receive(name, message.total_bytes, message.seal)
         except OSError as error:
-            self._give_up(error)
+            self._give_up(message, error)
             return None
         if incoming.resumed_bytes:
             self._core.count("snapshots_resumed")
@@ -171,11 +195,27 @@ class SnapshotReceiver:
         ack = SnapshotAck(transfer.term, transfer.index, transfer.seal, offset, installed=False, damaged=damaged)
         self._core.wire.send(transfer.peer, ack)
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, one: SnapshotChunk | _Transfer, error: OSError) -> None:
         """The disk does not take it: what this node has stays as it is, and the leader will try again."""
-        self._core.count("snapshots_not_written")
-        self._core.counters["last_snapshot_errno"] = error.errno or 0
+        core, known = self._core, self.failure
+        core.count("snapshots_not_written")
+        core.counters["last_snapshot_errno"] = error.errno or 0
+        # What was not begun cost nothing, and is looked at again soon.
+        self._pause_s = min(RETRY_S_MAX, 2 * self._pause_s or RETRY_S) if self._transfer is not None else RETRY_S
+        self._not_before = core.monotonic() + self._pause_s
         self._drop()
+        self._refused = (one.index, one.last_term, one.total_bytes)
+        if known is None or known.errno != error.errno:  # the first of a kind says it for those that follow
+            self.failure = error
+            self._tell(one, error)
+
+    def _tell(self, one: SnapshotChunk | _Transfer, error: OSError | None) -> None:
+        if self.on_end is not None:
+            self.on_end(snapshot_name(one.index, one.last_term), one.total_bytes, error)
+
+    def _cured(self) -> None:
+        self.failure = self._refused = None
+        self._pause_s, self._not_before = 0.0, -1e9
 
     def _drop(self) -> None:
         transfer, self._transfer = self._transfer, None
@@ -191,7 +231,9 @@ class SnapshotReceiver:
         """A slice of what there is to do."""
         if self._released is not None and not self._released.release(RELEASE_SLOTS):
             self._released = None
-        transfer = self._transfer
+        refused, transfer = self._refused, self._transfer
+        if refused is not None and not self._is_needed(refused[0], refused[1]):
+            self._cured()
         if transfer is None:
             return
         try:
@@ -200,7 +242,7 @@ class SnapshotReceiver:
             if transfer.syncing is None:
                 self._go_on(transfer)
         except OSError as error:
-            self._give_up(error)
+            self._give_up(transfer, error)
 
     def _go_on(self, transfer: _Transfer) -> None:
         core = self._core
@@ -237,6 +279,8 @@ class SnapshotReceiver:
         self._released = transfer.staged
         if not core.halted:
             self.installed_total += 1
+            self._cured()
+            self._tell(transfer, None)
             message = _installed(transfer.term, transfer.index, transfer.seal, transfer.total_bytes)
             core.wire.send(transfer.peer, message)
 

@@ -26,13 +26,19 @@ from raftkv.consensus.journal import WriteAheadLog
 from raftkv.consensus.membership import Membership
 from raftkv.consensus.messages import Entry
 from raftkv.consensus.replication import Replication
-from raftkv.consensus.snapshot_receiver import Aside, Incoming, SnapshotReceiver, Staged, at_once, follow
+from raftkv.consensus.snapshot_receiver import (
+    RETRY_S,
+    RETRY_S_MAX,
+    Aside,
+    Incoming,
+    SnapshotReceiver,
+    Staged,
+    at_once,
+    follow,
+)
 from raftkv.consensus.snapshot_sender import Info, Meta, SnapshotSender
 from raftkv.replicator import OpenSnapshot, SnapshotFile
 
-RETRY_S: Final = 1.0
-RETRY_S_MAX: Final = 60.0
-"""Pause after a snapshot that could not be written: from, doubling, and to."""
 NO_OP: Final = b"\x01"
 """The engine's entry that does nothing; stands for the entry before a snapshot's last one, which is never sent."""
 

@@ -88,7 +88,7 @@ def _open(settings: Settings, directory: DataDirectory, clock: Clock, metrics: M
     try:
         progress.begin("snapshot")
         machine = StateMachine(digest_interval=settings.digest_interval)
-        store = SnapshotStore(directory.snapshot_path)
+        store = SnapshotStore(directory.snapshot_path, reserve=reserve)
         snapshot = store.load_newest(machine.load, progress.at)
         check_sound(log, snapshot.index if snapshot else 0, store)
     except BaseException:

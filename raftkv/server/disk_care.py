@@ -51,7 +51,10 @@ class DiskCare:
         self.disk_failed = asyncio.Event()
         self._alarms: tuple[Alarm, ...] = ()
         self._stalled = False
-        self._keeper = SpaceKeeper(settings.node_id, self.reserve, lambda: self.machine.alarms, self._order)
+        receiver = self.raft.replica.snapshots.receiver
+        self._keeper = SpaceKeeper(
+            settings.node_id, self.reserve, lambda: self.machine.alarms, self._order, lambda: receiver.shortage,
+        )  # fmt: skip
         loop = asyncio.get_running_loop()
         self._watch = SpaceWatch(
             directory.path, self.reserve, OsFiles(), lambda: self.settings.disk_low_bytes,

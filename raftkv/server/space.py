@@ -80,10 +80,17 @@ class SpaceKeeper:
     """What a node makes of it. ``order`` has a command of :mod:`raftkv.machine.alarms` committed, or not."""
 
     def __init__(
-        self, node_id: str, reserve: Reserve, alarms: Callable[[], Alarms], order: Callable[[Argv], object]
+        self,
+        node_id: str,
+        reserve: Reserve,
+        alarms: Callable[[], Alarms],
+        order: Callable[[Argv], object],
+        shortage: Callable[[], str] = str,
     ) -> None:
+        """``shortage`` says what else finds no room; empty when nothing does."""
         self._node_id = node_id
         self._reserve = reserve
+        self._shortage = shortage
         self._alarms = alarms
         self._order = order
         self._ordered_at = -ORDER_AGAIN_S
@@ -99,8 +106,9 @@ class SpaceKeeper:
 
     def trouble(self, free: int, low: int) -> str:
         """Why an alarm is due; empty when none is."""
-        if self._reserve.shortage:
-            return self._reserve.shortage
+        shortage = self._shortage() or self._reserve.shortage
+        if shortage:
+            return shortage
         if free < low:
             return f"{human_bytes(free)} free, below disk_low_bytes {human_bytes(low)}"
         return ""

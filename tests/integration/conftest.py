@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pytest
 
+from chaos.power import Power, build
 from chaos.workload import Load
 from raftkv.cli import probe
 from raftkv.cli.connection import Connection
@@ -310,6 +311,62 @@ def load_on(tmp_path: Path) -> Iterator[Callable[..., Load]]:
     yield start
     for load in loads:
         load.close()
+
+
+SMALL: Final = {
+    "election_timeout_ms": 400,
+    "heartbeat_ms": 50,
+    "segment_bytes": "1mb",
+    "snapshot_log_bytes": "1mb",
+    "log_retain_bytes": 0,
+    "disk_reserve_bytes": "1mb",
+}
+"""Rolls, snapshots and compactions within a second; the library of ``powered`` copies whole files."""
+
+
+@pytest.fixture(scope="session")
+def power_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("power"))
+
+
+@pytest.fixture
+def powered(make_cluster: Callable[..., Cluster], power_library: Path) -> Callable[..., tuple[Cluster, list[Power]]]:
+    """``powered(nodes, fsync="no")``: a cluster none of whose nodes runs yet, and the power of each."""
+
+    def make(nodes: int, **settings: object) -> tuple[Cluster, list[Power]]:
+        cluster = make_cluster(nodes, start=False, **SMALL | settings)
+        for member in cluster.members:
+            member.directory.mkdir(parents=True)
+        powers = [Power(power_library, member.data) for member in cluster.members]
+        cluster.variables = {place: power.environment() for place, power in enumerate(powers)}
+        return cluster, powers
+
+    return make
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """``mounts(name, *arguments)`` mounts, until the end of the test; skips where that is not allowed."""
+    made = []
+
+    def mount(name: str, *arguments: str) -> Path:
+        path = tmp_path / name
+        path.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", *arguments, str(path)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+        made.append(path)
+        return path
+
+    yield mount
+    for path in reversed(made):
+        subprocess.run(["umount", "-l", str(path)], check=False)
+
+
+@pytest.fixture
+def small_disk(mounts: Callable[..., Path]) -> Callable[[int], Path]:
+    """Mounts a file system of so many bytes."""
+    return lambda size: mounts("small", "-t", "tmpfs", "-o", f"size={size}", "none")
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from raftkv.cli.resp import ErrorText
 from raftkv.consensus.stall import REST_S
 from raftkv.server.disk_failure import EXIT_DISK
 from tests.integration.conftest import wait_until
+from tests.integration.disks import delete_much, ended, fill_up, info, log_of, move_to
 from tests.integration.failing_disk import FailingDisk
 
 MIB = 1 << 20
@@ -32,16 +31,6 @@ def write(cluster: Any, place: int, count: int) -> int:
             if client.call(b"SET", b"key:%d" % number, b"%d" % number) != "OK":
                 return number
     return count
-
-
-def log_of(cluster: Any, place: int) -> str:
-    return cluster.members[place].log.read_text()
-
-
-def ended(cluster: Any, place: int) -> int:
-    """Waits for the process to end by itself; its exit code."""
-    return wait_until(lambda: (cluster.processes[place].poll(),) if cluster.processes[place].poll() is not None else None,
-                      "the process ends", 15.0)[0]  # fmt: skip
 
 
 def test_a_node_whose_log_cannot_be_synced_ends_and_recovers(make_cluster, disk):
@@ -76,25 +65,6 @@ def assert_recovered(cluster: Any) -> None:
         assert client.call(b"SET", b"late", b"2") == "OK"
 
 
-@pytest.fixture
-def mounts(tmp_path):
-    """``mounts(name, *arguments)`` mounts, until the end of the test; skips where that is not allowed."""
-    made = []
-
-    def mount(name: str, *arguments: str) -> Path:
-        path = tmp_path / name
-        path.mkdir(exist_ok=True)
-        done = subprocess.run(["mount", *arguments, str(path)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
-        made.append(path)
-        return path
-
-    yield mount
-    for path in reversed(made):
-        subprocess.run(["umount", "-l", str(path)], check=False)
-
-
 def test_a_file_system_that_the_kernel_made_read_only(mounts, make_cluster, tmp_path):
     """For real: ext4 gives up, as after an error of its device, and is checked and mounted again."""
     if shutil.which("mkfs.ext4") is None:
@@ -123,42 +93,6 @@ def test_a_file_system_that_the_kernel_made_read_only(mounts, make_cluster, tmp_
 
 
 # ---------------------------------------------------------------------- full
-@pytest.fixture
-def small_disk(mounts):
-    """Mounts a file system of so many bytes."""
-    return lambda size: mounts("small", "-t", "tmpfs", "-o", f"size={size}", "none")
-
-
-def move_to(cluster: Any, place: int, disk: Path) -> None:
-    """The node's data directory, which is down, is on that file system from now on."""
-    data = cluster.members[place].data
-    shutil.move(data, disk / "data")
-    subprocess.run(["sync", "-f", str(disk)], check=True)  # as the node itself had done
-    data.symlink_to(disk / "data", target_is_directory=True)
-
-
-def fill_up(disk: Path, *, leave: int = 0) -> Path:
-    """A file that takes all of the free space but ``leave`` bytes."""
-    ballast = disk / "ballast"
-    usage = shutil.disk_usage(disk)
-    with ballast.open("ab") as file:
-        os.posix_fallocate(file.fileno(), 0, ballast.stat().st_size + usage.free - leave)
-    return ballast
-
-
-def info(cluster: Any, place: int) -> dict[str, str]:
-    with cluster.connect(place) as client:
-        lines = client.call(b"INFO", b"persistence").decode().splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def delete_much(cluster: Any, place: int, count: int) -> None:
-    """Deletions that take four kilobytes of the log each."""
-    with cluster.connect(place) as client:
-        for number in range(count):
-            assert client.call(b"DEL", b"%04000d" % number) == 0
-
-
 def test_a_full_member_makes_the_cluster_refuse_what_takes_space_and_nothing_else(small_disk, make_cluster):
     sizes = {"segment_bytes": MIB, "disk_reserve_bytes": 2 * MIB, "disk_low_bytes": MIB, "disk_high_bytes": 2 * MIB}
     cluster = make_cluster(**sizes, log_retain_bytes=0)

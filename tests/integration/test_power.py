@@ -14,41 +14,12 @@ from typing import Any
 import pytest
 
 from chaos.checker import check
-from chaos.power import Power, build
+from chaos.power import Power
 from raftkv.errors import RaftKVError
 from tests.integration.judging import describe, judge
 
-SMALL = {
-    "election_timeout_ms": 400,
-    "heartbeat_ms": 50,
-    "segment_bytes": "1mb",
-    "snapshot_log_bytes": "1mb",
-    "log_retain_bytes": 0,
-    "disk_reserve_bytes": "1mb",
-}
-"""Rolls, snapshots and compactions within a second; the library copies whole files."""
 PAD_BYTES = 100_000
 STRUCK_WITHIN_S = 60.0
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("power"))
-
-
-@pytest.fixture
-def powered(make_cluster, library):
-    """``powered(nodes, fsync="no")``: a cluster none of whose nodes runs yet, and the power of each."""
-
-    def make(nodes: int, **settings: object) -> tuple[Any, list[Power]]:
-        cluster = make_cluster(nodes, start=False, **SMALL | settings)
-        for member in cluster.members:
-            member.directory.mkdir(parents=True)
-        powers = [Power(library, member.data) for member in cluster.members]
-        cluster.variables = {place: power.environment() for place, power in enumerate(powers)}
-        return cluster, powers
-
-    return make
 
 
 def fill(cluster: Any, rng: Random) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from chaos.disk import Disk
 from persistence import snapshots as snapshots_module
-from persistence.snapshots import SnapshotMeta, SnapshotStore
+from persistence.reserve import Reserve
+from persistence.snapshots import SnapshotMeta, SnapshotStore, snapshot_name
 from raftkv.consensus import snapshot_receiver, snapshot_sender
 from raftkv.consensus.messages import SnapshotAck, SnapshotChunk
-from raftkv.consensus.snapshot_receiver import SnapshotReceiver
+from raftkv.consensus.snapshot_receiver import RETRY_S, RETRY_S_MAX, SnapshotReceiver
 from raftkv.consensus.snapshot_sender import CHUNKS_AT_ONCE, DOUBTS_MAX, PATIENCE_S, WINDOW_CHUNKS, SnapshotSender
 from raftkv.errors import InvariantError
 from tests.unit.fake_core import FakeCore
@@ -364,10 +365,83 @@ def test_a_disk_that_fails_ends_the_transfer_and_nothing_else(fault):
         assert follower.store.newest().index in {3, 10}, "the last sync of the directory may come after the name"
         assert b"".join(follower.store.read(before)) == b"what it had"
         for _ in range(3):  # the leader tries again
+            follower.fake.now += RETRY_S_MAX
             follower.get(*messages)
             follower.work()
         assert len(follower.installed) == 1
+        assert follower.receiver.failure is None
     assert steps > 10
+
+
+def test_a_disk_that_keeps_failing_is_tried_after_pauses_that_grow():
+    """A leader sends as fast as it is answered: without them a full follower is sent the whole file without end."""
+    source, follower = SnapshotStore("/source", Disk()), Follower()
+    messages = pieces(source, save(source, 10, noise(1000)))
+    told = []
+    follower.receiver.on_end = lambda *event: told.append(event)
+    tried = []
+    while follower.fake.now < 128.0 + 200:
+        follower.disk.arm(4, errno.EDQUOT)
+        before = follower.fake.core.counters.get("snapshots_not_written", 0)
+        follower.get(*messages)
+        follower.disk.arm(0)
+        if follower.fake.core.counters.get("snapshots_not_written", 0) > before:
+            tried.append(follower.fake.now - 128.0)
+        follower.fake.now += RETRY_S / 2
+    assert tried == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    assert [error.errno for _, _, error in told] == [errno.EDQUOT], "told of once"
+    assert "from the leader: Disk quota exceeded" in follower.receiver.shortage
+    follower.fake.now += RETRY_S_MAX
+    follower.get(*messages)
+    follower.work()
+    assert len(follower.installed) == 1
+    assert told[1:] == [(snapshot_name(10, 1), messages[0].total_bytes, None)]
+    assert follower.receiver.shortage == ""
+
+
+def test_a_shortage_ends_when_the_snapshot_is_not_needed_any_more():
+    source, follower = SnapshotStore("/source", Disk()), Follower()
+    messages = pieces(source, save(source, 10, noise(1000)))
+    follower.disk.full = True
+    follower.get(*messages)
+    assert follower.receiver.shortage
+    follower.fake.commit(10)
+    follower.receiver.tick()
+    assert follower.receiver.shortage == ""
+
+
+def test_a_snapshot_for_which_there_is_no_room_is_not_begun():
+    source = SnapshotStore("/source", Disk())
+    messages = pieces(source, save(source, 10, noise(1000)))
+    follower = Follower()
+    save(follower.store, 3, b"what it had")
+    follower.get(*messages[:4])
+    follower = Follower(follower.disk)  # it was restarted
+    used, total = follower.disk.used_bytes, messages[0].total_bytes
+    follower.disk.capacity_bytes = used + total - 4 * CHUNK - 1
+    follower.get(*messages[4:])
+    assert follower.disk.used_bytes == used, "the part that is here stays, and nothing was added"
+    assert follower.receiver.shortage == (
+        f"a snapshot of {total} bytes from the leader: No space left on device: {total - 4 * CHUNK} bytes are needed, "
+        f"{total - 4 * CHUNK - 1} are left"
+    )
+    follower.disk.capacity_bytes += 1
+    follower.fake.now += RETRY_S
+    follower.get(*messages[4:])
+    assert follower.receiver.is_receiving
+
+
+def test_the_reserve_is_given_for_a_snapshot_that_does_not_fit_otherwise():
+    source, follower = SnapshotStore("/source", Disk()), Follower()
+    messages = pieces(source, save(source, 10, noise(1000)))
+    follower.store.reserve = Reserve("/follower", 600, follower.disk)
+    assert follower.store.reserve.make()
+    follower.disk.capacity_bytes = follower.disk.used_bytes + messages[0].total_bytes - 600
+    follower.get(*messages)
+    follower.work()
+    assert len(follower.installed) == 1
+    assert follower.store.reserve.spent
+    assert follower.store.reserve.shortage == "a snapshot from the leader: No space left on device"
 
 
 def test_what_cannot_be_loaded_halts_the_node_with_the_reason():

@@ -32,7 +32,8 @@ class Member:
         self.orders = []
         self.leaderless = False
         self.now = 100.0
-        self.keeper = SpaceKeeper("n1", self.reserve, lambda: self.alarms, self.order)
+        self.shortage = ""
+        self.keeper = SpaceKeeper("n1", self.reserve, lambda: self.alarms, self.order, lambda: self.shortage)
 
     def order(self, words):
         self.orders.append(words)
@@ -54,6 +55,16 @@ def test_an_alarm_stands_from_the_low_mark_to_the_high_one():
         raising("n1", NOSPACE, "10.00M free, below disk_low_bytes 10.00M"),
         clearing("n1", NOSPACE),
     ]
+
+
+def test_a_snapshot_that_finds_no_room_is_a_reason_and_stays_one_until_it_does():
+    member = Member()
+    member.shortage = "a snapshot of 9 bytes from the leader: Disk quota exceeded"
+    assert member.look(2 * HIGH)
+    assert member.alarms.of("n1").reason == member.shortage
+    assert member.look(2 * HIGH), "a quota does not show in the free space"
+    member.shortage = ""
+    assert not member.look(2 * HIGH)
 
 
 @settings(deadline=None)
