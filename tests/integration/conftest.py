@@ -110,6 +110,7 @@ class Cluster:
         """Start a node that is down with ``patch``, Python that runs before it: a planted bug needs no hook in the product."""
         member = self.members[place]
         launcher = member.directory.parent / f"patched{place}.py"
+        member.directory.mkdir(parents=True, exist_ok=True)
         launcher.write_text(f"{patch}\n\nimport sys\nfrom raftkv.cli.main import main\n\nsys.exit(main())\n")
         words = server_command(member, self.founders)
         paths = os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))

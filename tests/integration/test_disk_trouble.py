@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from raftkv.server.disk_failure import EXIT_DISK
 from tests.integration.conftest import wait_until
 from tests.integration.disks import delete_much, ended, fill_up, info, log_of, move_to
 from tests.integration.failing_disk import FailingDisk
+from tests.integration.judging import describe, judge
 
 MIB = 1 << 20
 
@@ -65,15 +67,29 @@ def assert_recovered(cluster: Any) -> None:
         assert client.call(b"SET", b"late", b"2") == "OK"
 
 
-def test_a_file_system_that_the_kernel_made_read_only(mounts, make_cluster, tmp_path):
-    """For real: ext4 gives up, as after an error of its device, and is checked and mounted again."""
+@pytest.fixture
+def ext4(mounts, tmp_path):
+    """``ext4()`` mounts a file system of its own; ``ext4()`` again unmounts, checks and mounts it anew."""
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("there is no mkfs.ext4 here")
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(64 * MIB)
     subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    disk = mounts("disk", "-o", "loop", str(image))
+
+    def mount() -> Path:
+        place = tmp_path / "disk"
+        if place.is_mount():
+            subprocess.run(["umount", str(place)], check=True)
+            subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)
+        return mounts("disk", "-o", "loop", str(image))
+
+    return mount
+
+
+def test_a_file_system_that_the_kernel_made_read_only(ext4, make_cluster):
+    """For real: ext4 gives up, as after an error of its device, and is checked and mounted again."""
+    disk = ext4()
     cluster = make_cluster(nodes=1, segment_bytes=MIB, disk_reserve_bytes=MIB, disk_low_bytes=0)
     cluster.kill(0)
     move_to(cluster, 0, disk)
@@ -85,11 +101,30 @@ def test_a_file_system_that_the_kernel_made_read_only(mounts, make_cluster, tmp_
     cluster.start(0)
     assert ended(cluster, 0) == EXIT_DISK
     assert "the file system is read-only; remount it writable" in log_of(cluster, 0)
-    subprocess.run(["umount", str(disk)], check=True)
-    subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)
-    mounts("disk", "-o", "loop", str(image))
+    ext4()
     cluster.start(0)
     assert_recovered(cluster)
+
+
+def test_a_leader_whose_file_system_becomes_read_only_is_replaced(ext4, make_cluster, load_on):
+    disk = ext4()
+    cluster = make_cluster(segment_bytes=MIB, disk_reserve_bytes=MIB, disk_low_bytes=0)
+    place = cluster.follower()
+    cluster.kill(place)
+    move_to(cluster, place, disk)
+    cluster.start(place)
+    cluster.wait_ready()
+    with cluster.connect(cluster.leader()) as client:
+        assert client.call(b"RAFT.TRANSFER", cluster.members[place].node_id.encode()) == "OK"
+    wait_until(lambda: cluster.leader() == place, "it leads")
+    load = load_on(cluster)
+    subprocess.run(["mount", "-o", "remount,abort", str(disk)], check=True)
+    assert ended(cluster, place) == EXIT_DISK
+    assert "[Errno 30] Read-only file system" in log_of(cluster, place)
+    load.wait_acknowledged(50)
+    ext4()
+    cluster.start(place)
+    print(f"\n{describe(judge(cluster, load))}")
 
 
 # ---------------------------------------------------------------------- full
@@ -130,7 +165,8 @@ def test_a_full_member_makes_the_cluster_refuse_what_takes_space_and_nothing_els
         early.close()
     delete_much(cluster, other, 800)
     assert cluster.processes[place].poll() is None, log_of(cluster, place)
-    assert info(cluster, place)["disk_reserve_bytes"] == "0", "more was written than the prepared segments hold"
+    # Looked at every second; more was written than the prepared segments hold.
+    wait_until(lambda: info(cluster, place)["disk_reserve_bytes"] == "0", "the reserve is spent")
     print("\n".join(line for line in log_of(cluster, place).splitlines() if "snapshot" in line or "alarm" in line))
 
     ballast.unlink()
