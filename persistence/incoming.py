@@ -85,9 +85,9 @@ class IncomingSnapshot:
         Raises OSError (ENOSPC); a part that is here stays.
         """
         store, missing = self._store, self.total_bytes - self.offset
-        reserve = store.reserve
-        free = store.files.space(store.directory).free + (reserve.size_bytes if reserve.held else 0)
-        if free >= missing:
+        reserve, space = store.reserve, store.files.space(store.directory)
+        free = space.free + (reserve.size_bytes if reserve.held else 0)
+        if free >= missing or not space.total:  # without a total the file system does not tell
             return
         if self.offset:
             self.close()
