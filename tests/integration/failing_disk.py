@@ -7,6 +7,7 @@ never longer than that together: EDQUOT), or nothing. It stands below ``OsFiles`
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 _PATCH = """
@@ -76,7 +77,11 @@ os.pwritev, os.fdatasync, os.fsync, os.posix_fallocate = pwritev, fdatasync, fsy
 
 def bytes_below(directory: Path) -> int:
     """What a quota counts."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):  # it was renamed or deleted in this moment
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 class FailingDisk:
