@@ -134,7 +134,7 @@ def test_a_full_disk_at_a_follower_that_needs_a_snapshot(small_disk, behind):
     said = wait_alarmed(cluster, place)
     assert "from the leader: No space left on device: " in said
     assert said.count("bytes are needed") == 1
-    assert REFUSED in log_of(cluster, place)
+    wait_until(lambda: REFUSED in log_of(cluster, place), "it says why")
     assert_only_growth_is_refused(cluster, place)
     assert parts(cluster, place) == [], "what has no room is not begun"
     ballast.unlink()
