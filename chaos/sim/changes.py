@@ -87,6 +87,16 @@ def move(world: World, rng: Random) -> Harm | None:
     return Harm(f"{member.id} moves to {member.address}", (member.id,))
 
 
+def compact(world: World, rng: Random) -> Harm | None:
+    """COMPACT at a node, whoever it is: a snapshot, and the log is cut to it; sometimes before that snapshot is there."""
+    member = world.members[rng.choice(world.ids)]
+    if not member.up or member.replica.core.halted:
+        return None
+    member.call(member.replica.take_snapshot)
+    member.later(rng.choice((0.0, 0.05, 0.2, 0.6)), member.replica.cut_log)
+    return Harm(member.id, (member.id,))
+
+
 CHANGES: Final[dict[str, Fault]] = {
     "join": join,
     "learner": learner,
@@ -95,4 +105,5 @@ CHANGES: Final[dict[str, Fault]] = {
     "replace": replace,
     "wipe": wipe,
     "move": move,
+    "compact": compact,
 }

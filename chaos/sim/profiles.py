@@ -84,6 +84,7 @@ _ALL: Final = (
     Profile("crashes", "kills, power cuts between and inside file operations", _CRASHES, 1.0, snapshot_entries=60),
     Profile("blackout", "power cuts of several nodes at once", {"power_all": 3, "power": 2, "power_at_operation": 2}, 1.5, fsync_s=0.004),
     Profile("snapshots", "a snapshot every few entries, followers that were away", _CRASHES | {"partition": 4}, 1.0, snapshot_entries=12, retain_bytes=0, think_s=0.02),
+    Profile("compactions", "operators who say COMPACT all the time, beside crashes and followers that were away", _CRASHES | {"compact": 16, "partition": 4, "isolate_follower": 2, "transfer": 1}, 0.5, hold_bytes=1024, think_s=0.02),
     Profile("stale_snapshots", "snapshots on a network that repeats and delays", {"partition": 6, "kill": 4, "isolate_leader": 1, "break": 1}, 1.1, snapshot_entries=10, retain_bytes=0, duplicates=0.5, reorder=0.3, loss=0.01, think_s=0.02, value_bytes=12),
     Profile("transfers", "leadership handed over, with other faults", {"transfer": 8, "partition": 1, "kill": 1, "break": 1}, 0.5),
     Profile("clocks", "clocks too fast, too slow, jumping", {"clock_jump": 4, "partition": 2, "isolate_leader": 2}, clock_rate=0.1),

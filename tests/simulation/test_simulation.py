@@ -14,6 +14,7 @@ from chaos.sim.plan import NODES, Plan
 from chaos.sim.profiles import PROFILES
 from chaos.sim.search import run, runner
 from chaos.sim.world import Result, World, simulate
+from raftkv.consensus.replica import Replica
 
 SEEDS = range(1, 9)
 FIVE_NODE_SEEDS = range(1, 4)
@@ -60,6 +61,18 @@ def test_profiles_reach_what_they_are_for():
     assert sum(judge(seed, "snapshots", 3).installed for seed in (1, 2)) > 0
     assert judge(1, "transfers", 3).elections > 3
     assert sum(judge(seed, "churn", 3).guards["conflict_truncations"] for seed in (1, 2, 3, 4)) > 0
+
+
+def test_a_log_that_is_cut_without_its_snapshot_is_found(monkeypatch):
+    def cut_to_what_is_applied(self):
+        core = self.core
+        if core.applied - 1 > core.log.first_index:
+            core.log.compact_to(core.applied - 1)
+            core.journal.view_first = core.log.first_index
+            core.log.request_sync()
+
+    monkeypatch.setattr(Replica, "cut_log", cut_to_what_is_applied)
+    assert any(simulate(seed, "compactions", 3).violation for seed in range(1, 21))
 
 
 def test_the_same_seed_gives_the_same_trace_in_any_process():
