@@ -188,7 +188,8 @@ class Checks:
 
         Who is down has the benefit of the doubt, and who has another disk than it acknowledged with.
         """
-        known = {one.node_id: one.disk for one in leader.replica.membership.latest.members}
+        # Of a voter that was damaged and is a learner since this step, the place before was another disk's.
+        known = {one.node_id: one.disk for one in leader.replica.membership.latest.members if one.voter}
         lacking = [
             one.id
             for one in map(leader.world.members.__getitem__, voters)
