@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -30,11 +31,15 @@ def move_to(cluster: Any, place: int, disk: Path) -> None:
 
 
 def fill_up(disk: Path, *, leave: int = 0) -> Path:
-    """A file that takes all of the free space but ``leave`` bytes."""
+    """A file that takes all of the free space but ``leave`` bytes, though the node may write meanwhile."""
     ballast = disk / "ballast"
-    usage = shutil.disk_usage(disk)
-    with ballast.open("ab") as file:
-        os.posix_fallocate(file.fileno(), 0, ballast.stat().st_size + usage.free - leave)
+
+    def taken() -> bool:
+        with ballast.open("ab") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, ballast.stat().st_size + shutil.disk_usage(disk).free - leave)
+        return shutil.disk_usage(disk).free <= leave
+
+    wait_until(taken, "the disk is full")
     return ballast
 
 
