@@ -212,8 +212,10 @@ class World:
         self.scheduler.run_until(self.scheduler.now + self.profile.storm_s)
         self._heal()
         healed = self.scheduler.now
+        # Who waits for a disk that hung goes on when the sync that was begun has ended, and clients wait with it.
+        calm = max(healed, *(member.busy_until for member in self.members.values() if member.up))
         while self.history.last_acknowledged_s <= healed:
-            in_time = self.scheduler.now < healed + PROGRESS_S
+            in_time = self.scheduler.now < calm + PROGRESS_S
             self._require(in_time, "no progress", f"no write in {PROGRESS_S} s of calm")
             self.scheduler.run_until(self.scheduler.now + SETTLED_POLL_S)
         self.recovery_s = self.scheduler.now - healed
