@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Protocol
 
+from persistence.errors import LogFailedError
 from raftkv.consensus import seams
 from raftkv.consensus.appends import AppendGuard
 from raftkv.consensus.compaction import Compaction, Retention
@@ -235,7 +236,7 @@ class Replica:
         core = self.core
         core.wants_tick = False
         if core.log.failed is not None:
-            core.halt(f"the log cannot be written: {core.log.failed}")
+            core.halt(_log_failed(core.log.failed))
         if not core.halted:
             self._guarded(self._tick)
         if core.halted:
@@ -292,6 +293,8 @@ class Replica:
             work()
         except RaftKVError as error:
             self.core.halt(str(error))
+        except LogFailedError as error:  # the log's thread found it out in the middle of ``work``
+            self.core.halt(_log_failed(error))
         except Exception as error:  # noqa: BLE001 -- whatever it is, going on could diverge or lose data
             where = _where(error)
             self.core.halt(f"{type(error).__name__}: {error} (at {where}, applied index {self.core.applied})")
@@ -426,6 +429,10 @@ class Replica:
 
 def _forget(_error: RaftKVError | None) -> None:
     return None
+
+
+def _log_failed(error: Exception) -> str:
+    return f"the log cannot be written: {error}"
 
 
 def _where(error: BaseException) -> str:

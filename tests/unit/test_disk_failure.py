@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from persistence.directory import explain
 from persistence.errors import CorruptLogError, LogFailedError
+from raftkv.consensus.replica import Replica
 from raftkv.server.disk_failure import EXIT_DISK, end_soon, is_disk_error
 
 
@@ -37,3 +39,13 @@ def test_a_process_that_does_not_end_is_ended():
     end_soon(0.0, lambda code: (codes.append(code), done.set()))
     assert done.wait(30)
     assert codes == [EXIT_DISK]
+
+
+def test_a_log_that_fails_in_the_middle_of_the_work_is_named_as_the_reason():
+    said = []
+
+    def work():
+        raise LogFailedError("the log in /d failed: no space")
+
+    Replica._guarded(SimpleNamespace(core=SimpleNamespace(halt=said.append, applied=3)), work)
+    assert said == ["the log cannot be written: the log in /d failed: no space"]
