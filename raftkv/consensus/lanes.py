@@ -23,6 +23,7 @@ from typing import Final
 from raftkv.consensus.messages import (
     FRAGMENT_BYTES,
     AppendEntries,
+    Application,
     Buffer,
     Message,
     encode,
@@ -31,7 +32,8 @@ from raftkv.consensus.messages import (
 )
 
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused)."""
+"""Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused). Answers to those have
+so much again: one large entry fills the link to a follower, and others may have committed what its client waits for."""
 HIGH_WATER_BYTES: Final = FRAGMENT_BYTES // 2
 """With so much in the transport's buffer no bulk is added until all of it has left."""
 FRAGMENTS_A_TURN: Final = 8
@@ -70,14 +72,15 @@ class Outbound(asyncio.Protocol):
         if transport.is_closing():  # nobody was told yet, and a closed transport raises
             return False
         unsent = transport.get_write_buffer_size()
-        if unsent > BUFFER_BYTES_MAX:
+        limit = BUFFER_BYTES_MAX * (2 if type(message) is Application and message.answers else 1)
+        if unsent > limit:
             return False
         parts = encode(message)
         if len(parts) == 1:
             transport.write(parts[0])
         elif (self.direct and frame_bytes(parts) <= FRAGMENT_BYTES) or _is_probe(message):
             transport.writelines(parts)
-        elif unsent + self.queued_bytes > BUFFER_BYTES_MAX:
+        elif unsent + self.queued_bytes > limit:
             return False
         else:
             self._enqueue(parts)

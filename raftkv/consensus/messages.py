@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -192,6 +192,8 @@ class Application:
     """Bytes of a layer above (forwarded commands and their replies)."""
 
     data: bytes
+    answers: bool = field(default=False, compare=False)
+    """Nobody would send it again. Only the sender's link looks at it: it is not on the wire."""
 
 
 Message: TypeAlias = (

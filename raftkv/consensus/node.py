@@ -366,9 +366,9 @@ class RaftNode:
         self.replica.core.halt(reason)
         self._schedule_tick()
 
-    def send_application(self, peer: str, data: bytes) -> bool:
-        """Bytes for the same layer at ``peer``; False when they certainly did not leave."""
-        return self.links.send(peer, Application(data))
+    def send_application(self, peer: str, data: bytes, *, answers: bool = False) -> bool:
+        """Bytes for the same layer at ``peer``, or what it is answered; False when they certainly did not leave."""
+        return self.links.send(peer, Application(data, answers))
 
     def status(self) -> ReplicationStatus:
         replica = self.replica

@@ -81,7 +81,7 @@ class PeerCalls:
         self._asked[self._number] = _Asked(peer, self._clock.monotonic() + patience_s, done)
 
     def _send(self, peer: str, message: _Message) -> bool:
-        return self._raft.send_application(peer, MARK + _encode(message))
+        return self._raft.send_application(peer, MARK + _encode(message), answers=message.is_answer)
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:

@@ -133,8 +133,6 @@ class Forwarder:
         """Tickets without a leader, and until when they may wait."""
         self._sent: dict[int, _Sent] = {}
         self._answers: dict[str, list[_Answer]] = {}
-        self._kept: dict[str, list[_Answer]] = {}
-        """Answers that a full link did not take: an entry of 64 MiB on its way to a follower fills it."""
 
     # ------------------------------------------------------------ out
     def submit(self, ticket: Ticket) -> None:
@@ -257,8 +255,6 @@ class Forwarder:
         for number in [number for number, one in self._sent.items() if one.deadline <= now]:
             late = self._sent.pop(number)
             late.ticket.fail(UnknownOutcomeError("the leader did not answer in time; the command may be applied"))
-        if self._kept:
-            self._flush_answers()
         self.retry()
 
     def on_parcel(self, peer: str, data: bytes) -> None:
@@ -351,18 +347,13 @@ class Forwarder:
 
     def _flush_answers(self) -> None:
         answers, self._answers = self._answers, {}
-        kept, self._kept = self._kept, {}
-        for peer, waiting in kept.items():
-            answers[peer] = waiting + answers.get(peer, [])
         for peer, ready in answers.items():
             start = size = 0
             for end, answer in enumerate(ready):
                 size += len(answer.raw or b"") + sum(map(len, answer.parts or ()))
                 if size > PARCEL_BYTES or end == len(ready) - 1:
-                    if not self._raft.send_application(peer, _encode(_Parcel([], [], b"", ready[start : end + 1]))):
-                        if self._raft.links.connected(peer):  # who lost the link has told its clients so
-                            self._kept[peer] = ready[start:]
-                        break
+                    said = _encode(_Parcel([], [], b"", ready[start : end + 1]))
+                    self._raft.send_application(peer, said, answers=True)
                     start, size = end + 1, 0
 
 

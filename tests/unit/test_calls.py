@@ -33,7 +33,8 @@ class Node:
     def monotonic(self) -> float:
         return self.now
 
-    def send_application(self, _peer: str, data: bytes) -> bool:
+    def send_application(self, _peer: str, data: bytes, *, answers: bool = False) -> bool:
+        assert answers == bool(self.syncs or self.compactions or self.refuses), "who was asked answers, and only he"
         if self.reachable:
             self.sent.append(data)
         return self.reachable

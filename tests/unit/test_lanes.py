@@ -229,6 +229,20 @@ def test_bulk_above_the_bound_is_refused_and_what_is_urgent_is_not(loop, monkeyp
     assert link.send(Application(SMALL))
 
 
+def test_answers_find_room_beside_a_large_entry_up_to_a_bound_of_their_own(loop, monkeypatch):
+    monkeypatch.setattr(lanes_module, "BUFFER_BYTES_MAX", 20 * FRAGMENT_BYTES)
+    link, pipe = outbound()
+    assert link.send(append(b"x" * (21 * FRAGMENT_BYTES)))
+    assert not link.send(Application(SMALL))
+    answers = 0
+    while link.send(Application(LARGE, answers=True)):
+        answers += 1
+    assert 3 <= answers <= 5
+    assert link.queued_bytes + len(pipe.buffer) <= (2 * 20 + 5 + 2) * FRAGMENT_BYTES
+    drain(pipe, loop)
+    assert len(arrived(pipe)) == 1 + answers
+
+
 def test_what_is_urgent_is_bounded_too(loop, monkeypatch):
     monkeypatch.setattr(lanes_module, "BUFFER_BYTES_MAX", 1000)
     link, pipe = outbound()
