@@ -67,9 +67,8 @@ class SpaceWatch:
     def look(self) -> Space:
         """How much is free, after the reserve was made if it, or a part of it, is missing and may be."""
         reserve, space = self._reserve, self._files.space(self._path)
-        lacking = reserve.size_bytes - (
-            0 if reserve.shortage else reserve.held_bytes
-        )  # after a shortage make() wants more
+        held = 0 if reserve.shortage else reserve.held_bytes  # after a shortage make() wants more
+        lacking = reserve.size_bytes - held
         if reserve.wanting and space.free >= lacking + self._low_bytes():
             reserve.make()
             space = self._files.space(self._path)

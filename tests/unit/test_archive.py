@@ -22,7 +22,7 @@ from persistence.errors import (
 )
 from persistence.points import prune, ranges, route, verify
 from persistence.snapshots import SnapshotMeta, SnapshotStore
-from tests.unit.in_memory import InMemory
+from tests.unit.in_memory import InMemory, damaged
 
 ARCHIVE = "/a"
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -458,18 +458,8 @@ def entries_file(entries):
 @given(data=st.data())
 def test_no_damage_passes(data):
     good = entries_file(row(1, 30))
-    bad = bytearray(good)
-    at = data.draw(st.integers(0, len(good) - 1))
-    how = data.draw(st.sampled_from(["flip", "cut", "splice", "grow"]))
-    if how == "flip":
-        bad[at] ^= 1 << data.draw(st.integers(0, 7))
-    elif how == "cut":
-        del bad[at:]
-    elif how == "splice":
-        bad[at : at + data.draw(st.integers(1, 64))] = data.draw(st.binary(max_size=64))
-    else:
-        bad += data.draw(st.binary(min_size=1, max_size=64))
-    if bytes(bad) != good:
+    bad = damaged(data, good, st.integers(0, len(good) - 1))
+    if bad != good:
         with pytest.raises(CorruptArchiveError):
             list(read_entries(InMemory(bad)))
 

@@ -13,7 +13,7 @@ from persistence.backup import Backup, Origin, save_backup, stream_backup
 from persistence.errors import CorruptBackupError, CorruptionError, CorruptSnapshotError, SnapshotError
 from persistence.files import OsFiles
 from persistence.snapshots import SnapshotMeta, SnapshotStore
-from tests.unit.in_memory import InMemory
+from tests.unit.in_memory import InMemory, damaged
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CONTENT = random.Random(3).randbytes(700_000) + b"again and again " * 40_000
@@ -145,20 +145,9 @@ def test_two_backups_cannot_be_cut_together(raw):
 @given(data=st.data())
 def test_no_damage_passes(raw, data):
     good = made(raw)[1]
-    how = data.draw(st.sampled_from(["flip", "cut", "splice", "grow"]))
-    bad = bytearray(good)
-    at = data.draw(
-        st.one_of(st.integers(0, 400), st.integers(0, len(good) - 1), st.integers(len(good) - 200, len(good) - 1))
-    )
-    if how == "flip":
-        bad[at] ^= 1 << data.draw(st.integers(0, 7))
-    elif how == "cut":
-        del bad[at:]
-    elif how == "splice":
-        bad[at : at + data.draw(st.integers(1, 64))] = data.draw(st.binary(max_size=64))
-    else:
-        bad += data.draw(st.binary(min_size=1, max_size=64))
-    if bytes(bad) == good:
+    end = len(good) - 1
+    bad = damaged(data, good, st.integers(0, 400) | st.integers(0, end) | st.integers(end - 199, end))
+    if bad == good:
         return
     with pytest.raises(CorruptionError):
         read_all(bad)

@@ -179,10 +179,8 @@ async def _sync_until(node: Node, wants_local: bool, wanted: int, reached: _Sync
         while True:
             voters = {peer.node_id for peer in node.replicator.status().peers.values() if peer.voter}
             reached.there &= voters
-            for gone in (
-                tasks.keys() - voters - {status.node_id}
-            ):  # should it come back, it has to sync what it holds then
-                tasks.pop(gone).cancel()
+            for gone in tasks.keys() - voters - {status.node_id}:
+                tasks.pop(gone).cancel()  # should it come back, it has to sync what it holds then
             if wants_local <= reached.here and len(reached.there) >= min(wanted, len(voters)):
                 return
             for peer in sorted(voters - tasks.keys()) if wanted else ():
