@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from array import array
+from bisect import bisect_right
 from typing import NamedTuple
+
+from persistence.records import HEADER_BYTES
 
 
 class Position(NamedTuple):
@@ -13,6 +16,15 @@ class Position(NamedTuple):
     segment: int
     offset: int
     stored_bytes: int
+
+
+class Places(NamedTuple):
+    """Entries that lie together in one segment, one behind the other."""
+
+    segment: int
+    offsets: array[int]
+    end: int
+    """Offset behind the last of them."""
 
 
 class Positions:
@@ -47,12 +59,32 @@ class Positions:
         self._offsets.append(offset)
         self._sizes.append(stored_bytes)
 
+    def extend(self, later: Positions) -> None:
+        """Add the entries that follow: ``later`` begins behind the last one here, or either is empty."""
+        if later and self:
+            assert later.first == self.last + 1  # who replays has refused gaps
+        self.first = self.first if self else later.first
+        self._terms += later._terms
+        self._segments += later._segments
+        self._offsets += later._offsets
+        self._sizes += later._sizes
+
     def term(self, index: int) -> int:
         return self._terms[index - self.first]
 
     def position(self, index: int) -> Position:
         place = index - self.first
         return Position(self._segments[place], self._offsets[place], self._sizes[place])
+
+    def places(self, index: int, count: int, bytes_max: int) -> Places:
+        """Of at least one and at most ``count`` entries from ``index`` on; the others begin within ``bytes_max`` of the first."""
+        first = index - self.first
+        segment, offset = self._segments[first], self._offsets[first]
+        stop = min(first + count, len(self._offsets))
+        stop = bisect_right(self._segments, segment, first, stop)
+        stop = bisect_right(self._offsets, offset + bytes_max, first, stop)
+        end = self._offsets[stop - 1] + HEADER_BYTES + self._sizes[stop - 1]
+        return Places(segment, self._offsets[first:stop], end)
 
     def truncate_from(self, index: int) -> None:
         """Forget the entries from ``index`` on."""

@@ -32,6 +32,7 @@ from crc32c import crc32c
 from persistence.files import Buffer
 
 HEADER_BYTES = 40
+FLAGS_AT = 21
 BODY_BYTES_MAX = 1 << 30
 """Above the largest batch; a declared length beyond it is damage, whatever the checksum says."""
 COMPRESSION_RATIO_MAX = 255

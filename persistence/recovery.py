@@ -16,7 +16,7 @@ further fsync succeed (Rebello et al., "Can Applications Recover from fsync Fail
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from persistence.errors import CorruptLogError
 from persistence.files import ZERO_SLICE_BYTES, File, Files, join
@@ -75,37 +75,87 @@ def recover(directory: str, files: Files, spares: Spares, progress: Progress = u
         # prepared segment as soon as there is one.
         state = DiskState()
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
-    newest = numbers[-1]
-    first_segment = _first_segment(directory, files, numbers)
-    recovered = _replay_all(directory, files, range(first_segment, newest + 1), numbers, progress)
+    recovered = _replay_all(directory, files, numbers, progress)
     files.fsync_dir(directory)
     for number in numbers:
-        if number < first_segment:
+        if number < recovered.segments[0].number:
             spares.retire(Segment(number, files.open(join(directory, segment_name(number)))))
     return recovered
 
 
-def _replay_all(directory: str, files: Files, needed: range, present: list[int], progress: Progress) -> Recovered:
-    """Replay the ``needed`` segments, holding the bytes of one at a time."""
-    for number in needed:
-        if number not in present:
-            path = join(directory, segment_name(number))
-            raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
-    sizes = [_size_of(directory, files, number) for number in needed]
-    replay = Replay()
+def _replay_all(directory: str, files: Files, numbers: list[int], progress: Progress) -> Recovered:
+    """Replay the newest segment, which says how many of the older ones are needed, then these. Holds the bytes of one at a time."""
+    newest, older = Replay(), Replay()
+    sizes = {number: _size_of(directory, files, number) for number in numbers}
     try:
-        for place, number in enumerate(needed):
-            before, total = sum(sizes[:place]), sum(sizes)
-            following = _read_header(directory, files, number + 1) if number < needed[-1] else None
-            replay.segment(
+        content = Content(directory, files, numbers[-1])
+        newest.segment(content, None, lambda offset: progress(offset, sum(sizes.values())))
+        tail = content.tail()
+        del content
+        first = _first_segment(directory, newest, numbers, tail)
+        done, total = sizes[numbers[-1]], sum(sizes[number] for number in numbers if number >= first)
+        for number in range(first, numbers[-1]):
+            older.segment(
                 Content(directory, files, number),
-                None if following is None else following.previous_end,
-                lambda offset, before=before, total=total: progress(before + offset, total),  # type: ignore[misc]  # bound now
+                _read_header(directory, files, number + 1).previous_end,
+                lambda offset, done=done: progress(done + offset, total),  # type: ignore[misc]  # bound now
             )
-        return replay.finish()
+            done += sizes[number]
+        recovered = newest.behind(older)
+        recovered.cut_bytes = tail.settle(recovered.segments[-1])
     except BaseException:
-        replay.close()
+        newest.close()
+        older.close()
         raise
+    return recovered
+
+
+def _first_segment(directory: str, newest: Replay, numbers: list[int], tail: Tail) -> int:
+    """Oldest segment that the log still needs. Raises CorruptLogError when one of them is missing."""
+    first, segment = newest.state.first_segment, newest.segments[-1]
+    if first > segment.number:
+        raise CorruptLogError(segment.file.path, 0, f"it says that nothing before segment {first} is needed")
+    missing = [number for number in range(first, segment.number) if number not in numbers]
+    if missing and tail.traces:
+        # No torn write: a segment goes only when the record that gives it up is durable.
+        reason = (
+            f"no valid record here; segment {missing[0]} is missing, and only this one could say that it is not needed"
+        )
+        raise CorruptLogError(segment.file.path, segment.end, reason)
+    if missing:
+        path = join(directory, segment_name(missing[0]))
+        raise CorruptLogError(path, 0, "the segment is missing, and later ones depend on it")
+    return first
+
+
+@dataclass(slots=True)
+class Tail:
+    """How the newest segment ends."""
+
+    last_round: bytes
+    """The records of the last sync round."""
+    traces: list[int]
+    """Where behind it something looks as if a record began."""
+    size: int
+
+    def settle(self, segment: Segment) -> int:
+        """Write the last round again, wipe what follows it, sync. Returns the number of bytes that were cut."""
+        file, end = segment.file, segment.end
+        if self.last_round:
+            file.pwrite([self.last_round], end - len(self.last_round))
+        if self.traces:
+            # A later record that survived the tear would be taken for live once a new record ended where it begins.
+            self._wipe(file, end)
+        file.fdatasync()
+        return self.cut_bytes(end)
+
+    def cut_bytes(self, end: int) -> int:
+        """Length of what is cut behind ``end``, up to the last trace."""
+        return min(self.size, self.traces[-1] + HEADER_BYTES) - end if self.traces else 0
+
+    def _wipe(self, file: File, start: int) -> None:
+        for offset in range(start, self.size, ZERO_SLICE_BYTES):
+            file.pwrite([bytes(min(ZERO_SLICE_BYTES, self.size - offset))], offset)
 
 
 class Content:
@@ -121,6 +171,7 @@ class Content:
             file.close()
             raise
         self.segment = Segment(number, file)
+        self._round_start = self.segment.end
 
     def records(self, expected_end: int | None) -> Iterator[Record]:
         """All of them. ``expected_end`` is None for the newest, whose tail may be torn.
@@ -130,9 +181,15 @@ class Content:
         segment, content = self.segment, self.content
         limit = len(content) if expected_end is None else min(expected_end, len(content))
         for record in walk(memoryview(content)[:limit], segment.marker):
-            segment.end = record.end
+            segment.end, self._round_start = record.end, record.round_start
             yield record
         self._refuse_damage(expected_end)
+
+    def tail(self) -> Tail:
+        """Of the newest segment, when :meth:`records` has come to its end."""
+        end = self.segment.end
+        traces = marker_offsets(self.content, self.segment.marker, end)
+        return Tail(self.content[self._round_start : end], traces, len(self.content))
 
     def _refuse_damage(self, expected_end: int | None) -> None:
         path, end = self.segment.file.path, self.segment.end
@@ -144,28 +201,6 @@ class Content:
         if proof is not None:
             reason = f"no valid record here, though the record at {proof.offset} was written after this one was durable"
             raise CorruptLogError(path, end, reason)
-
-
-def _first_segment(directory: str, files: Files, numbers: list[int]) -> int:
-    """Oldest segment that the log still needs: the newest segment, the last of ``numbers``, always knows."""
-    newest = numbers[-1]
-    found = Content(directory, files, newest)
-    segment = found.segment
-    try:
-        freed = [record.term for record in found.records(None) if record.kind in (CLEAR, COMPACT)]
-    finally:
-        segment.file.close()
-    first = max([found.header.first_segment, *freed])
-    if first > newest:
-        raise CorruptLogError(segment.file.path, 0, f"it says that nothing before segment {first} is needed")
-    missing = [number for number in range(first, newest) if number not in numbers]
-    if missing and marker_offsets(found.content, segment.marker, segment.end):
-        # No torn write: a segment goes only when the record that gives it up is durable.
-        reason = (
-            f"no valid record here; segment {missing[0]} is missing, and only this one could say that it is not needed"
-        )
-        raise CorruptLogError(segment.file.path, segment.end, reason)
-    return first
 
 
 def _size_of(directory: str, files: Files, number: int) -> int:
@@ -186,35 +221,38 @@ def _read_header(directory: str, files: Files, number: int) -> SegmentHeader:
 
 
 class Replay:
-    """The records in order, applied to the state in the oldest segment's header."""
+    """Segments in order, applied to the state in the header of the first."""
 
     def __init__(self) -> None:
-        self._state: DiskState | None = None
+        self.state: DiskState
+        self.segments: list[Segment] = []
+        self._born: DiskState
+        """As the first header has it."""
         self._positions = Positions()
-        self._segments: list[Segment] = []
-        self._last: tuple[Content, Record | None]
-        """The newest segment and the last record in it."""
+        self._kept_to: int
+        """How far the log goes back to what it was then; the entries up to there lie in older segments."""
 
     def segment(self, found: Content, expected_end: int | None, progress: Callable[[int], None]) -> None:
-        """The next one; ``expected_end`` is None for the newest, whose torn tail is cut."""
-        self._segments.append(found.segment)
-        header, content = found.header, memoryview(found.content)
-        if self._state is None:
-            self._state = _state_at_birth(header)
-        elif _state_at_birth(header) != self._state:
-            raise CorruptLogError(
-                found.segment.file.path, 0,
-                f"its header says {_state_at_birth(header)}, the records before it {self._state}",
-            )  # fmt: skip
-        record = None
+        """The next one; ``expected_end`` is None for the newest, whose tail may be torn."""
+        is_first, born = not self.segments, _state_at_birth(found.header)
+        self.segments.append(found.segment)
+        if is_first:
+            self.state, self._born, self._kept_to = replace(born), born, born.last_index
+        else:
+            self._refuse_gap(found.segment, born)
+        path, content = found.segment.file.path, memoryview(found.content)
         for count, record in enumerate(found.records(expected_end)):
             if not count % TOLD_EVERY:
                 progress(record.offset)
             if record.kind == HARD_STATE:
-                self._state.hard_state = _hard_state(found.segment.file.path, record, content)
+                self.state.hard_state = _hard_state(path, record, content)
             else:
-                self._record(self._state, record, found.segment)
-        self._last = found, record
+                self._record(self.state, record, found.segment)
+
+    def _refuse_gap(self, segment: Segment, born: DiskState) -> None:
+        if born != self.state:
+            reason = f"its header says {born}, the records before it {self.state}"
+            raise CorruptLogError(segment.file.path, 0, reason)
 
     def _record(self, state: DiskState, record: Record, segment: Segment) -> None:
         kind, index = record.kind, record.entry_index
@@ -236,25 +274,32 @@ class Replay:
         state.apply(kind, record.term, index)
         if kind == TRUNCATE:
             self._positions.truncate_from(index)
+            self._kept_to = min(self._kept_to, index - 1)
         elif kind == CLEAR:
             self._positions.clear()
+            self._kept_to = 0
         elif kind == COMPACT:
             self._positions.compact_to(index)
 
     def close(self) -> None:
         """Give up: close the files of the segments seen so far."""
-        for segment in self._segments:
+        for segment in self.segments:
             segment.file.close()
 
-    def finish(self) -> Recovered:
-        """All segments were replayed: the log, its torn tail cut."""
-        state = self._state
-        assert state is not None  # the newest segment at least was replayed
-        held = (self._positions.first, self._positions.last) if len(self._positions) else (0, 0)
+    def behind(self, older: Replay) -> Recovered:
+        """The log, once the segments before these were replayed as well, as far as they are needed."""
+        state, positions, last = self.state, self._positions, self.segments[-1]
+        if older.segments:
+            older._refuse_gap(self.segments[0], self._born)
+            positions = older._positions
+            positions.truncate_from(self._kept_to + 1)
+            positions.compact_to(state.first_index)
+            positions.extend(self._positions)
+        held = (positions.first, positions.last) if len(positions) else (0, 0)
         if held != (state.first_index, state.last_index):
             reason = f"the segments hold entries {held}, the log should hold {(state.first_index, state.last_index)}"
-            raise CorruptLogError(self._segments[-1].file.path, 0, reason)
-        return Recovered(state, self._segments, self._positions, _settle_tail(*self._last))
+            raise CorruptLogError(last.file.path, 0, reason)
+        return Recovered(state, older.segments + self.segments, positions)
 
 
 def _hard_state(path: str, record: Record, content: memoryview) -> HardState:
@@ -266,21 +311,3 @@ def _hard_state(path: str, record: Record, content: memoryview) -> HardState:
 
 def _state_at_birth(header: SegmentHeader) -> DiskState:
     return DiskState(header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment)
-
-
-def _settle_tail(newest: Content, last: Record | None) -> int:
-    """Write the last sync round again, wipe what follows it, sync. Returns the number of bytes that were cut."""
-    file, end, content = newest.segment.file, newest.segment.end, newest.content
-    if last is not None:
-        file.pwrite([memoryview(content)[last.round_start : end]], last.round_start)
-    traces = marker_offsets(content, newest.segment.marker, end)
-    if traces:
-        # A later record that survived the tear would be taken for live once a new record ended where it begins.
-        _wipe(file, end, len(content))
-    file.fdatasync()
-    return min(len(content), traces[-1] + HEADER_BYTES) - end if traces else 0
-
-
-def _wipe(file: File, start: int, end: int) -> None:
-    for offset in range(start, end, ZERO_SLICE_BYTES):
-        file.pwrite([bytes(min(ZERO_SLICE_BYTES, end - offset))], offset)

@@ -19,33 +19,29 @@ from __future__ import annotations
 import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
 from persistence.committer import Committer
-from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
+from persistence.errors import LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
 from persistence.files import Files, OsFiles
-from persistence.positions import Position
+from persistence.log_reader import LogReader
 from persistence.progress import Progress, untold
 from persistence.records import (
     BODY_BYTES_MAX,
     CLEAR,
     COMPACT,
-    ENTRY,
-    HEADER_BYTES,
     TRUNCATE,
     Compressor,
     Control,
     HardState,
-    body_of,
-    decode_at,
     hard_state_control,
 )
 from persistence.recovery import Recovered, recover
 from persistence.reserve import Reserve
-from persistence.segment import DATA_START, VOTE_BYTES_MAX, Segment, marker_of
+from persistence.segment import DATA_START, VOTE_BYTES_MAX, Segment
 from persistence.spares import Spares
 from persistence.writer import Entry, Item, LogWriter
 
@@ -53,8 +49,6 @@ ENTRY_OVERHEAD_BYTES = 128
 """What a cached entry costs in memory besides its payload."""
 ENTRIES_MIN = 2
 """Entries that are read whatever their size: Raft needs two to place a snapshot."""
-READ_AHEAD_BYTES = 1 << 20
-"""Neighbouring entries that are read from disk together."""
 SEGMENT_BYTES_MIN = DATA_START * 2
 SEGMENT_BYTES_MAX = 1 << 30
 
@@ -109,6 +103,7 @@ class Log:
             options.segment_bytes,
             Compressor(options.compress_bytes_min),
         )
+        self._reader = LogReader(found.positions, self._writer.file_of)
         self._pending: list[Item] = []
         self._durable = self._synced = (0, self.last_index)
         self._rewind_sequence = 0
@@ -351,6 +346,16 @@ class Log:
             found += self._cache[: high - low]
         return _bounded(found, bytes_max)
 
+    def beginning_with(self, mark: int, low: int) -> Iterator[Entry]:
+        """The entries from ``low`` on whose payload begins with the byte ``mark``, in order; the log may not change meanwhile."""
+        self._check_usable()
+        if self.last_index:
+            low = max(low, self.first_index)
+            yield from self._reader.beginning_with(mark, low, min(self._cache_first, self.last_index + 1))
+            for entry in self._cache[max(0, low - self._cache_first) :]:
+                if entry[0][:1] == bytes([mark]):
+                    yield entry
+
     def term_at(self, index: int) -> int | None:
         """The term of entry ``index``, or None when the log does not hold it."""
         place = index - self._cache_first
@@ -372,35 +377,7 @@ class Log:
         if index < self.first_index or not self.first_index:
             raise self._out_of_range(index)
         self._check_usable()
-        with self._positions.lock:
-            places = [self._positions.position(index)]
-            end = places[0].offset + min(READ_AHEAD_BYTES, bytes_max)
-            for following in range(index + 1, index + count):
-                place = self._positions.position(following)
-                if place.segment != places[0].segment or place.offset > end:
-                    break
-                places.append(place)
-        return self._decode_run(index, places, bytes_max)
-
-    def _decode_run(self, index: int, places: list[Position], bytes_max: int) -> list[Entry]:
-        start = places[0].offset
-        length = places[-1].offset + HEADER_BYTES + places[-1].stored_bytes - start
-        file = self._writer.file_of(places[0].segment)
-        content = memoryview(file.pread(length, start))
-        marker = marker_of(places[0].segment)
-        found = []
-        for number, place in enumerate(places, index):
-            record = decode_at(content, place.offset - start, marker, base=start)
-            if record is None or record.kind != ENTRY or record.entry_index != number:
-                raise CorruptLogError(file.path, place.offset, f"entry {number} does not verify any more")
-            try:
-                found.append((body_of(content, record), number, record.term))
-            except ValueError as error:
-                raise CorruptLogError(file.path, place.offset, f"entry {number}: {error}") from error
-            bytes_max -= len(found[-1][0])
-            if bytes_max < 0:
-                break
-        return found
+        return self._reader.run(index, count, bytes_max)
 
     def _warm_cache(self) -> None:
         """After recovery: read the newest entries back, so that the first reads cost what all later ones do."""

@@ -17,10 +17,11 @@ from unittest import mock
 from chaos.disk import Call
 from chaos.matrix.faults import CellDisk
 from chaos.matrix.sites import called_from, name_of
-from persistence import directory, recovery
+from persistence import directory
 from persistence.directory import DataDirectory
 from persistence.files import join
-from persistence.segment import marker_offsets
+from persistence.recovery import Tail
+from persistence.segment import Segment
 from persistence.snapshots import SnapshotStore
 from persistence.wal import Log
 from persistence.writer import LogWriter
@@ -64,7 +65,6 @@ def planted(plant: Plant) -> Iterator[None]:
 
 # -- the log
 _write_and_sync = Log._write_and_sync
-_settle_tail = recovery._settle_tail
 
 
 def _acknowledge_first(self: Any, items: list[Any]) -> None:
@@ -80,10 +80,8 @@ def _count_without_sync(self: Any) -> None:
     self.must_sync = False
 
 
-def _believe_the_cache(newest: Any, _last: Any) -> int:
-    content = newest.content
-    traces = marker_offsets(content, newest.segment.marker, newest.segment.end)
-    return len(content) - newest.segment.end if traces else 0
+def _believe_the_cache(self: Tail, segment: Segment) -> int:
+    return self.cut_bytes(segment.end)
 
 
 def _retire_unsynced(self: Any) -> None:
@@ -135,8 +133,8 @@ PLANTS: Final = {
     "believe-the-cache": Plant(
         "after a failed sync the tail is believed as the cache shows it",
         "log",
-        recovery,
-        "_settle_tail",
+        Tail,
+        "settle",
         _believe_the_cache,
     ),
     "retire-unsynced": Plant(

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from raftkv.consensus.replication import Replication
 
 Done = Callable[[object, RaftKVError | None], None]
-SCAN_ENTRIES: Final = 64
 LEAVE_AGAIN: Final = 5
 """A leader that is to be replaced tries once in so many longest election timeouts to hand over: while it does, which is for one
 at most, it takes no writes."""
@@ -152,7 +151,7 @@ class Membership:
         )
 
     def start(self, base: Configuration, log: WriteAheadLog, covered: int) -> None:
-        """Fold the log behind entry ``covered`` over ``base``. Reads all of it once."""
+        """Fold the log behind entry ``covered`` over ``base``."""
         self._base = self._applied = base
         self._changes.extend(configurations(log, covered))
         self._core.use(self.latest)
@@ -405,14 +404,9 @@ class Membership:
 
 
 def configurations(log: WriteAheadLog, covered: int) -> Iterator[Configuration]:
-    """Those in the log behind entry ``covered``, in order. Reads all of it once."""
-    low = max(covered + 1, log.first_index)
-    while low <= log.last_index and log.last_index:
-        entries = log.entries(low, SCAN_ENTRIES)
-        for payload, index, _ in entries:
-            if payload[0] == CONFIGURATION:
-                yield Configuration.decode(payload, index)
-        low = entries[-1][1] + 1
+    """Those in the log behind entry ``covered``, in order. Looks at the first byte of every entry there."""
+    for payload, index, _ in log.beginning_with(CONFIGURATION, covered + 1):
+        yield Configuration.decode(payload, index)
 
 
 def _is_another(old: Member | None, new: Member) -> bool:

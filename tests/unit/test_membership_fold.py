@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from raftkv.consensus.configuration import CONFIGURATION, Configuration, Member
 from raftkv.consensus.engine import REGULAR
 from raftkv.consensus.journal import JournalAdapter
-from raftkv.consensus.membership import SCAN_ENTRIES, Membership
+from raftkv.consensus.membership import Membership
 from raftkv.consensus.messages import Entry
 from raftkv.consensus.replication import Replication
 from tests.unit.fake_core import FakeCore
@@ -82,8 +82,8 @@ class Node(RuleBasedStateMachine):
             self.journal.add(payload, self.log.last_index + 1, 1)
 
     @rule()
-    def append_more_than_is_read_at_once(self) -> None:
-        self.append([False] * SCAN_ENTRIES)
+    def append_many(self) -> None:
+        self.append([False] * 64)
 
     @precondition(lambda self: self.log.last_index > self.applied)
     @rule(data=st.data())

@@ -15,7 +15,8 @@ from chaos.disk import Disk
 from persistence.errors import CorruptLogError, LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
 from persistence.files import OsFiles
 from persistence.records import ENTRY, FLAG_LZ4, HEADER_BYTES, body_of, decode_at, encode_header
-from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_name
+from persistence.recovery import Content
+from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_name, segment_number
 from persistence.wal import Log, LogOptions
 
 SMALL = LogOptions(segment_bytes=16 << 10, cache_bytes=8 << 10, compress_bytes_min=512)
@@ -418,6 +419,40 @@ def test_a_damaged_record_that_gave_segments_up_is_named_when_they_are_gone():
     assert (caught.value.path, caught.value.offset) == (newest, end)
 
 
+def test_each_segment_that_is_needed_is_read_once_and_what_was_given_up_not_at_all(monkeypatch):
+    """Also when the newest takes entries back that lie in older ones."""
+    disk = Disk()
+    log = Log.open("/log", SMALL, disk)
+    fill(log, 60)
+    log.sync()
+    first = f"/log/{segment_name(1)}"
+    given_up = bytes(disk.names[first].content)
+    log.compact_to(30)
+    log.sync()
+    log.truncate_from(40)
+    fill(log, 3, term=2)
+    log.sync()
+    before = contents(log)
+    log.close()
+    needed = [segment_number(path.removeprefix("/log/")) for path in segments_of(disk)]
+    assert first not in disk.names
+    assert len(needed) > 2
+    back = disk.open(first, create=True)
+    back.append(given_up)
+    back.fdatasync()
+    read = []
+
+    def note(self, directory, files, number, init=Content.__init__):
+        read.append(number)
+        init(self, directory, files, number)
+
+    monkeypatch.setattr(Content, "__init__", note)
+    again = Log.open("/log", SMALL, disk)
+    assert sorted(read) == needed
+    assert contents(again) == before
+    assert (again.first_index, again.last_index, again.last_term) == (30, 42, 2)
+
+
 def test_damage_that_appears_while_the_log_is_open_is_found_by_the_read():
     disk, _ = written_log()
     log = Log.open("/log", LogOptions(16 << 10, cache_bytes=0), disk)
@@ -440,6 +475,33 @@ def disk_with(files):
         file.append(content)
         file.fdatasync()
     return disk
+
+
+@settings(deadline=None)
+@given(
+    payloads=st.lists(st.tuples(st.sampled_from(["", "m", "mm", "x", "xm"]), st.integers(0, 3000)), max_size=40),
+    cache_bytes=st.sampled_from([0, 8 << 10, 1 << 20]),
+    unsynced=st.integers(0, 10),
+    low=st.integers(0, 45),
+    is_new=st.booleans(),
+)
+def test_entries_are_found_by_how_they_begin_wherever_they_are(payloads, cache_bytes, unsynced, low, is_new):
+    """On disk, as they are or compressed, over several segments, and in memory."""
+    options = LogOptions(16 << 10, cache_bytes=cache_bytes, compress_bytes_min=200)
+    disk = Disk()
+    log = Log.open("/log", options, disk)
+    entries = [
+        (start.encode() + bytes(more if start else 0), index, 1) for index, (start, more) in enumerate(payloads, 3)
+    ]
+    for at, (payload, index, term) in enumerate(entries):
+        if at == len(entries) - unsynced:
+            log.sync()
+        log.append(index, term, payload)
+    if not is_new:
+        log.close()
+        log = Log.open("/log", options, disk)
+    wanted = [entry for entry in entries if entry[1] >= low and entry[0].startswith(b"m")]
+    assert list(log.beginning_with(ord("m"), low)) == wanted
 
 
 FUZZ = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
