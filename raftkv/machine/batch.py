@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from raftkv.errors import InvariantError
 
@@ -72,8 +72,7 @@ class Run:
     """Replies up to this sequence have been received and may be forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """One decoded group. ``commands`` counts the RESP commands in ``data``."""
 
     kind: int
