@@ -181,6 +181,9 @@ class Links:
         self.on_message: Callable[[str, Message], None] = _ignore
         self.on_application: Callable[[str, bytes], None] = _ignore
         self.on_link: Callable[[str, bool], None] = _ignore
+        """The connection to a peer was made, or ended."""
+        self.on_inbound: Callable[[str, bool], None] = _ignore
+        """Likewise the one from a peer: what it had said and did not arrive never will."""
         self.on_bytes: Callable[[str], None] = _ignore
 
     # ------------------------------------------------------------ life
@@ -255,6 +258,10 @@ class Links:
         """Whether messages to ``peer`` can leave now."""
         link = self._out.get(peer)
         return link is not None and not link.transport.is_closing()
+
+    def both_ways(self, peer: str) -> bool:
+        """Whether messages to ``peer`` can leave now, and what it answers arrive."""
+        return peer in self._inbound and self.connected(peer)
 
     async def _dial_for_ever(self, peer: str, purpose: str) -> None:
         delay = REDIAL_MIN_S
@@ -363,7 +370,9 @@ class Links:
         old = self._inbound.get(peer)
         if old is not None:
             old[2].transport.abort()
+            self.on_inbound(peer, False)
         self._inbound[peer] = (boot, protocol, writer)
+        self.on_inbound(peer, True)
         if back:
             self._callers.discard(peer)
         else:
@@ -423,6 +432,7 @@ class Links:
         if current is not None and current[1] is protocol:
             del self._inbound[peer]
             self._callers.discard(peer)
+            self.on_inbound(peer, False)
             self._dial_or_not(peer)
 
     # ------------------------------------------------------------ proof

@@ -121,6 +121,7 @@ class RaftNode:
         self.on_snapshot: list[Callable[[int, int, float], None]] = []
         """Called with (index, bytes, seconds) when a snapshot was written; bytes are 0 when that failed."""
         self.on_link: list[Callable[[str, bool], None]] = []
+        """Called when the connection to or from another member was made, or ended (False): then answers may be lost."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick_scheduled = self._reads_scheduled = False
         self._ticked = 0.0
@@ -136,6 +137,7 @@ class RaftNode:
         self.links.gate = membership = self.replica.membership
         self.links.on_message = self._on_message
         self.links.on_link = self._on_link
+        self.links.on_inbound = self._tell_of_link
         self.links.on_bytes = self._on_bytes
         membership.on_change = self._on_configuration
         membership.on_stranger = self.links.drop
@@ -242,9 +244,12 @@ class RaftNode:
             self.replica.replication.link_up(peer)
         else:
             self.replica.replication.link_down(peer)
+        self._tell_of_link(peer, up)
+        self._schedule_tick()
+
+    def _tell_of_link(self, peer: str, up: bool) -> None:
         for listener in self.on_link:
             listener(peer, up)
-        self._schedule_tick()
 
     def _on_durable(self) -> None:
         if not self._stopped:

@@ -74,7 +74,8 @@ class PeerCalls:
             done(None, BusyError(f"{CALLS_MAX} calls to other nodes are without an answer; try again"))
             return
         self._number += 1
-        if not self._send(peer, _Message(self._number, task, is_answer=False, index=index)):
+        call = _Message(self._number, task, is_answer=False, index=index)
+        if not (self._raft.links.both_ways(peer) and self._send(peer, call)):
             done(None, NoLeaderError(f"{peer} cannot be reached"))
             return
         patience_s = self._request_s + GRACE_S if task == "sync" else COMPACT_S
@@ -85,7 +86,7 @@ class PeerCalls:
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:
-        """A link broke: the answers to come over it will not."""
+        """A link broke, in one direction or both: the answers to come over it may not."""
         if not up:
             self._give_up([number for number, one in self._asked.items() if one.peer == peer], "the link broke")
 

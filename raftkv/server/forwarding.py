@@ -189,7 +189,7 @@ class Forwarder:
         if self._raft.is_leader and not self._raft.replica.transfer.target:
             for ticket, _ in held:
                 self._proposer.add(ticket)
-        elif leader and leader != self._raft.me.node_id and self._raft.links.connected(leader):
+        elif leader and leader != self._raft.me.node_id and self._raft.links.both_ways(leader):
             self._send(leader, held)
         else:
             self._held = held
@@ -241,7 +241,7 @@ class Forwarder:
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:
-        """A link broke: what was sent over it may have been done or not."""
+        """A link broke, in one direction or both: what was sent may have been done or not, and its answer may be lost."""
         if up:
             self.retry()
             return

@@ -12,6 +12,7 @@ import threading
 import time
 
 from tests.integration.conftest import Cluster, wait_until
+from tests.integration.one_way import WayTo
 from tests.integration.wire import Wire, resp
 
 DEFINITE = ("CLUSTERDOWN", "TRYAGAIN")
@@ -200,3 +201,40 @@ class TestLeaderChanges:
         for client in clients:
             _check_list(cluster, client)
         cluster.wait_converged()
+
+
+def _lead_from(cluster: Cluster, place: int) -> None:
+    leader = cluster.leader()
+    if leader != place:
+        with Wire(cluster.ports[leader]) as wire:
+            reply = wire.do("RAFT.TRANSFER", cluster.members[place].node_id)
+        assert reply == ("simple", "OK"), reply
+    wait_until(lambda: cluster.leader() == place, "the wanted leader")
+
+
+class TestOneWay:
+    def test_an_answer_that_is_lost_with_the_leaders_connection_is_not_waited_for(self, make_cluster):
+        cluster = make_cluster(start=False, request_timeout_ms=20_000)
+        follower = cluster.members[2]
+        with WayTo(follower.peer_port) as way:
+            for place, member in enumerate(cluster.members):
+                peers = ",".join(
+                    f"{one.node_id}={way.address if one is follower and member is not one else f'127.0.0.1:{one.peer_port}'}"
+                    for one in cluster.members
+                )
+                cluster.words[place] = ["--peers", peers]
+            cluster.words[2] += ["--peer-advertise", way.address]
+            cluster.start_all()
+            cluster.wait_ready()
+            _lead_from(cluster, 0)
+            with Wire(cluster.ports[2]) as client, Wire(cluster.ports[0]) as leader:
+                way.swallows = True
+                client.send(resp("INCR", "count"))
+                wait_until(lambda: leader.do("GET", "count") == ("bulk", b"1"), "it is done", within_s=10)
+                started = time.monotonic()
+                way.reset()
+                way.swallows = False
+                kind, text = client.read()
+                assert (kind, str(text).partition(" ")[0]) == ("error", "UNKNOWN"), text
+                assert time.monotonic() - started < 5, "it was waited for until the timeout"
+                assert client.do("INCR", "count") == ("integer", 2)

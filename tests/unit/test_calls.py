@@ -23,7 +23,8 @@ class Node:
         self.me = SimpleNamespace(node_id=name, boot_id="0123456789abcdef0123")
         self.now = 100.0
         self.sent: list[bytes] = []
-        self.reachable = True
+        self.reachable = self.answers_arrive = True
+        self.links = self
         self.syncs: list[tuple[int, Any]] = []
         self.compactions: list[Any] = []
         self.refuses: Exception | None = None
@@ -32,6 +33,9 @@ class Node:
 
     def monotonic(self) -> float:
         return self.now
+
+    def both_ways(self, _peer: str) -> bool:
+        return self.answers_arrive
 
     def send_application(self, _peer: str, data: bytes, *, answers: bool = False) -> bool:
         assert answers == bool(self.syncs or self.compactions or self.refuses), "who was asked answers, and only he"
@@ -94,10 +98,12 @@ def test_errors_travel(pair):
     ]  # fmt: skip
 
 
-def test_who_cannot_be_reached_is_named(pair):
+@pytest.mark.parametrize("lacks", ["reachable", "answers_arrive"])
+def test_who_cannot_be_reached_or_answer_is_named(pair, lacks):
     a, _ = pair
-    a.reachable = False
+    setattr(a, lacks, False)
     a.ask("sync")
+    assert a.sent == []
     assert str(a.got[0][1]) == "CLUSTERDOWN b cannot be reached"
 
 

@@ -40,6 +40,7 @@ class Wire:
         self.leader_id = ""
         self.why_hopeless: RaftKVError | None = None
         self.links = self
+        self.answers_arrive = True
         self.core = type("Core", (), {"term": 1, "halted": ""})()
         self.replica = type("Replica", (), {"transfer": SimpleNamespace(target=""), "core": self.core})()
         self.sent: list[tuple[str, bytes]] = []
@@ -48,8 +49,8 @@ class Wire:
     def refusal(self) -> RaftKVError | None:
         return NodeStoppedError(self.core.halted) if self.core.halted else self.why_hopeless
 
-    def connected(self, _peer: str) -> bool:
-        return True
+    def both_ways(self, _peer: str) -> bool:
+        return self.answers_arrive
 
     def send_application(self, peer: str, data: bytes, *, answers: bool = False) -> bool:
         self.sent.append((peer, data))
@@ -213,6 +214,18 @@ def test_a_broken_link_leaves_the_outcome_unknown():
     follower.turn()
     follower.forwarder.on_link("l", False)
     assert [one.definite for one in ticket.got] == [False]
+
+
+def test_a_write_is_not_sent_while_its_answer_could_not_arrive():
+    follower, _ = follower_and_leader()
+    follower.raft.answers_arrive = False
+    ticket = Asked()
+    follower.forwarder.submit(ticket)
+    follower.turn()
+    assert (ticket.got, follower.raft.sent) == ([], [])
+    follower.raft.answers_arrive = True
+    follower.forwarder.on_link("l", True)
+    assert len(follower.raft.sent) == 1
 
 
 def test_a_node_that_halted_refuses_writes_and_says_why():

@@ -16,7 +16,7 @@ import uvloop
 
 from raftkv.consensus import lanes as lanes_module
 from raftkv.consensus import links as links_module
-from raftkv.consensus.links import HANDSHAKE_BYTES_MAX, MAGIC, PROTOCOL_VERSION, Introduction, Links
+from raftkv.consensus.links import HANDSHAKE_BYTES_MAX, MAGIC, PROTOCOL_VERSION, Introduction, Links, PeerInfo
 from raftkv.consensus.messages import AppendEntries, Application, Heartbeat, TermNotice, Vote, encode
 from raftkv.errors import ProtocolError
 
@@ -85,6 +85,8 @@ class Member:
         self.links.on_message = lambda *one: self._noted(self.messages, one)
         self.links.on_application = lambda *one: self._noted(self.applications, one)
         self.links.on_link = self._linked
+        self.inbound = []
+        self.links.on_inbound = lambda *one: self._noted(self.inbound, one)
         inbound_lost = self.links.inbound_lost
         self.links.inbound_lost = lambda *one: (inbound_lost(*one), self.changes.note())
 
@@ -195,7 +197,7 @@ async def pair(*, secrets=(SECRET, SECRET), **second):
 async def test_two_members_introduce_themselves_and_talk_both_ways_in_order():
     async with pair() as (one, other, _):
         await asyncio.gather(one.linked("n2"), other.linked("n1"))
-        assert one.links.connected("n2")
+        assert one.links.both_ways("n2")
         sent = [Vote(1), Application(b"x" * 300_000), Heartbeat(2, 3, 0), Application(b""), TermNotice(4)]
         assert all(one.links.send("n2", message) for message in sent)
         assert other.links.send("n1", Vote(9))
@@ -219,6 +221,20 @@ async def test_a_broken_link_is_told_dialled_again_and_works():
         assert one.links.send("n2", Vote(2))
         await other.changes.until(lambda: other.messages)
         assert other.messages == [("n1", Vote(2))]
+
+
+@on_loop
+async def test_a_break_of_one_direction_is_told_at_its_other_end():
+    async with pair() as (one, other, to_second):
+        await one.changes.until(lambda: one.links.both_ways("n2"))
+        await other.changes.until(lambda: other.links.both_ways("n1"))
+        to_second["n2"] = NOBODY
+        other.links.info["n1"] = one.links.info["n2"] = PeerInfo()
+        one.links._out["n2"].close()
+        await other.changes.until(lambda: ("n1", False) in other.inbound)
+        assert other.links.connected("n1")
+        assert not other.links.both_ways("n1")
+        assert ("n2", False) not in one.inbound
 
 
 @on_loop
@@ -428,6 +444,7 @@ async def test_the_same_process_that_dials_again_takes_the_place_of_its_old_conn
         new.writer.write(frame(Vote(3)))
         await node.changes.until(lambda: node.messages)
         assert node.messages == [("n2", Vote(3))]
+        assert node.inbound == [("n2", True), ("n2", False), ("n2", True)], "answers on the old one may be lost"
 
 
 @on_loop
