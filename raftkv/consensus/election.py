@@ -31,12 +31,15 @@ class ElectionGuard:
         self._votes: set[tuple[int, str]] = set()
         self._transfer_term = -1
         """The term for which a leader told this node to campaign."""
+        self.misses_leader = False
+        """Another node's leadership is known only from messages that are older than an election timeout."""
         self.elections = 0
 
     # ------------------------------------------------------------ time
     def heard_leader(self) -> None:
         """A valid message of this term's leader arrived."""
         self._contact = self._core.monotonic()
+        self.misses_leader = False
         self._pre_vote_term = 0
         self.restart_timer()
 
@@ -52,6 +55,8 @@ class ElectionGuard:
 
     def tick(self) -> None:
         """Ask for pre-votes when the leader has been silent for too long."""
+        if self._core.monotonic() - self._contact >= self._core.timing.election_max_s:
+            self.misses_leader = True
         if self._deadline is None or self._core.engine.is_leader or not self._core.votes:
             self.restart_timer()
         elif self._core.monotonic() >= self._deadline:

@@ -309,7 +309,7 @@ class RaftNode:
     @property
     def leader_id(self) -> str:
         """Empty when none is known."""
-        return self.replica.core.engine.leader_id
+        return self.replica.leader_id
 
     def propose(self, payload: bytes, done: Applied) -> None:
         self.replica.propose(payload, done)
@@ -384,7 +384,7 @@ class RaftNode:
             node_id=self.me.node_id,
             cluster_id=self.me.cluster_id,
             role=core.engine.role(),
-            leader_id="" if core.halted else core.engine.leader_id,
+            leader_id="" if core.halted else replica.leader_id,
             term=core.term,
             commit_index=int(core.engine.raftCommitIndex),
             applied_index=core.applied,

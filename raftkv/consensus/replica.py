@@ -154,7 +154,7 @@ class Replica:
         self._pending: deque[_Pending] = deque()
         self._finished: list[tuple[Applied, object, RaftKVError | None]] = []
         self._compact_due = 0.0
-        self._leader = ""
+        self._leader = self._told_leader = ""
         self._was_leader = False
         self._started = False
         self.leader_changes = 0
@@ -394,6 +394,15 @@ class Replica:
                 done(result, error)
 
     # ------------------------------------------------------------ leadership
+    @property
+    def leader_id(self) -> str:
+        """Who leads, as far as this node can tell; empty when that is nobody, or somebody who has fallen silent.
+
+        The engine follows its leader until another term begins, which without a majority is never.
+        """
+        engine = self.core.engine
+        return "" if self.election.misses_leader and not engine.is_leader else engine.leader_id
+
     def _note_leader(self) -> None:
         core = self.core
         leader, leads = core.engine.leader_id, core.engine.is_leader
@@ -405,8 +414,10 @@ class Replica:
             self.reads.leadership_changed()
             if leader:
                 self.leader_changes += 1
+        if self.leader_id != self._told_leader:
+            self._told_leader = self.leader_id
             if self.on_leader_change is not None:
-                self.on_leader_change(leader)
+                self.on_leader_change(self._told_leader)
 
     # ------------------------------------------------------------ snapshots
     def take_snapshot(self) -> None:

@@ -41,6 +41,18 @@ def test_a_paused_leader_loses_its_office_and_knows_it(cluster):
     assert get(cluster, old, "key") == b"2"
 
 
+def test_a_survivor_alone_names_no_leader_until_one_is_back(cluster):
+    leader = cluster.leader()
+    survivor, other = (place for place in range(3) if place != leader)
+    cluster.kill(leader, other)
+    cluster.wait_until(lambda: cluster.status(survivor)["leader_id"] == "", "the dead leader is forgotten", within_s=10)
+    with cluster.connect(survivor) as connection:
+        assert connection.ask("CLUSTER", "INFO").startswith(b"cluster_state:fail")
+        cluster.start(other)
+        assert connection.ask("SET", "key", "1") == "OK"  # kept until there is one
+        assert connection.ask("CLUSTER", "INFO").startswith(b"cluster_state:ok")
+
+
 def test_a_stopped_node_ends_with_zero(cluster):
     place = cluster.follower()
     assert cluster.stop(place) == 0
