@@ -54,9 +54,13 @@ class Group:
 
     @property
     def strength(self) -> str:
-        """``3 voters, 1 may fail``."""
-        spare = (self.voters - 1) // 2
-        return f"{_counted(self.voters, 'voter')}, {spare if spare > 0 else 'none'} may fail"
+        """``3 voters, 1 may fail``; where nobody leads only who is there, because too many have failed already."""
+        down = sum(bool(one["voter"]) and not one["connected"] for one in self.members)
+        text = _counted(self.voters, "voter") + (f", {down} not connected" if down else "")
+        if not self.fields["leader_id"]:
+            return text
+        spare = (self.voters - 1) // 2 - down
+        return f"{text}, {spare if spare > 0 else 'none'} {'more ' if down else ''}may fail"
 
 
 class Admin:

@@ -98,12 +98,22 @@ class TestStatus:
     def test_a_node_that_is_no_member_is_not_shown_as_one(self):
         waiting = Group(group(members=[member("n9", "none")], leader_id=""))
         assert "n9" not in table(waiting)
-        assert summary(waiting) == "cluster c1, leader none, term 7: 0 voters, none may fail"
+        assert summary(waiting) == "cluster c1, leader none, term 7: 0 voters"
 
     @pytest.mark.parametrize(("voters", "told"), [(1, "1 voter, none"), (2, "2 voters, none"), (5, "5 voters, 2")])
     def test_strength(self, voters, told):
         found = [member(f"n{number}") for number in range(voters)]
         assert Group(group(members=found)).strength == f"{told} may fail"
+
+    @pytest.mark.parametrize(
+        ("voters", "leader", "told"),
+        [(3, "n0", "3 voters, 1 not connected, none more may fail"), (5, "n0", "5 voters, 1 not connected, 1 more may fail"),
+         (3, "", "3 voters, 1 not connected")],
+    )  # fmt: skip
+    def test_who_has_failed_already_counts(self, voters, leader, told):
+        found = [member("n0"), member("n1", connected=0), *(member(f"n{number}") for number in range(2, voters))]
+        learner = member("n9", "learner", connected=0)
+        assert Group(group(members=[*found, learner], leader_id=leader)).strength == told
 
 
 class TestChanges:
