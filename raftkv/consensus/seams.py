@@ -13,6 +13,7 @@ from typing import Any, Final
 import pysyncobj
 from pysyncobj import SyncObj, syncobj
 from pysyncobj.journal import Journal
+from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
 
 from raftkv.errors import InvariantError
@@ -37,6 +38,7 @@ REPLACED: Final = {
     "_SyncObj__lastSerializedEntry": "a snapshot whose file is damaged is written again",
     "_poller": "the event loop polls, not the engine",
     "_SyncObj__lastResponseTime": "who comes to vote under a leader has its chance to answer",
+    "_SyncObj__raftCommitIndex": "entries of earlier terms are committed without reading each of them",
 }
 """Attributes of an engine that are set from outside."""
 
@@ -46,8 +48,16 @@ READ: Final = {
     "_SyncObj__raftCurrentTerm": "the term",
     "_SyncObj__raftCommitIndex": "the commit index",
     "_SyncObj__raftLastApplied": "the applied index",
+    "_SyncObj__raftMatchIndex": "what each voter acknowledged to this leader",
+    "_SyncObj__noopIDx": "the first entry of the term that this node leads",
 }
 """Attributes of an engine that we look at."""
+
+OF_THE_TRANSPORT: Final = {
+    "_onMessageReceived": "a message for the engine",
+    "_onNodeConnected": "a member can be reached",
+}
+"""Methods without a public name of the engine's Transport that we call."""
 
 GLOBALS: Final = ("createJournal", "monotonicTime", "random")
 
@@ -64,6 +74,9 @@ def check() -> None:
         msg = f"pysyncobj {VERSION} is installed but the guards were proved on {PINNED}; install pysyncobj=={PINNED}"
         raise InvariantError(msg)
     missing = [name for name in (*OVERRIDDEN, *CALLED) if not hasattr(SyncObj, name)]
+    attributes = SyncObj.__init__.__code__.co_names  # they are set there: no engine has to be made to look for them
+    missing += {name for name in (*REPLACED, *READ) if name not in attributes}
+    missing += [name for name in OF_THE_TRANSPORT if not hasattr(Transport, name)]
     missing += [name for name in GLOBALS if not hasattr(syncobj, name)]
     if missing:
         msg = f"pysyncobj {VERSION} at {pysyncobj.__file__} lacks {', '.join(sorted(missing))}"
