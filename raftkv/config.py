@@ -151,13 +151,13 @@ class Settings:
     peers: dict[str, str] = _setting(
         {}, Members(),
         "The members that the cluster begins with and their peer addresses, this node included. Later the log says "
-        "who the members are, and these are only more addresses to try.",
+        "who the members are, and these are only further addresses to try.",
         derived="this node alone",
     )  # fmt: skip
     join: bool = _setting(
         False, YesNo(),
-        "This node is new: it waits until it is added to a running cluster (raftkv cluster add), whose cluster_id it is "
-        "given. Without effect once it was added.",
+        "This node is new: it waits until it is added to a running cluster (raftkv cluster add). It needs the cluster_id of "
+        "that cluster. No effect once it was added.",
     )  # fmt: skip
     cluster_id: str = _setting(
         "", Name(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . -", optional=True),
@@ -172,7 +172,7 @@ class Settings:
     peer_secret: Secret = _setting(Secret(""), Password(), "Secret that nodes prove to each other; same on every node.")
     peer_secret_file: Path | None = _setting(None, Location(optional=True), "File that holds peer_secret.")
     insecure: bool = _setting(
-        False, YesNo(), "Listen on addresses that are not loopback without requirepass and peer_secret."
+        False, YesNo(), "Allow addresses that are not loopback without requirepass and peer_secret."
     )
 
     # -- Clients
@@ -180,25 +180,25 @@ class Settings:
         "forward", Choice(("forward", "moved")),
         "What a follower does with a plain client's command: forward it to the leader, or answer MOVED.", runtime=True,
     )  # fmt: skip
-    maxclients: int = _setting(10_000, Integer(1, 1_000_000), "Client connections at most.", runtime=True)
+    maxclients: int = _setting(10_000, Integer(1, 1_000_000), "Most client connections at once.", runtime=True)
     timeout: int = _setting(
-        0, Integer(0, INT31_MAX), "Close a client that was idle for so long; 0: never.", unit="seconds", runtime=True
+        0, Integer(0, INT31_MAX), "Close a client that was idle for this time; 0: never.", unit="seconds", runtime=True
     )
-    tcp_backlog: int = _setting(511, Integer(1, 65_535), "Connections that wait to be accepted at most.")
+    tcp_backlog: int = _setting(511, Integer(1, 65_535), "Most connections that may wait to be accepted.")
     client_query_buffer_limit: int = _setting(
-        GIB, Size(MIB, 64 * GIB), "Close a client whose unfinished commands take more.", runtime=True
+        GIB, Size(MIB, 64 * GIB), "Close a client whose unfinished commands take more than this.", runtime=True
     )
     client_output_buffer_limit: int = _setting(
         256 * MIB,
         Size(MIB, 64 * GIB),
-        "Close a client that leaves more replies unread. A larger value is read in parts (GETRANGE).",
+        "Close a client that leaves more than this of its replies unread. Read larger values in parts (GETRANGE).",
         runtime=True,
     )
     proto_max_bulk_len: int = _setting(
         512 * MIB, Size(MIB, 4 * GIB), "Longest single argument of a command.", runtime=True
     )
     slowlog_log_slower_than: int = _setting(
-        10_000, Integer(-1, 2**63 - 1), "Commands that took longer are in SLOWLOG; 0: all, -1: none.",
+        10_000, Integer(-1, 2**63 - 1), "Commands that took longer than this are in SLOWLOG; 0: all, -1: none.",
         unit="microseconds", runtime=True,
     )  # fmt: skip
     slowlog_max_len: int = _setting(128, Integer(0, 1_000_000), "Entries that SLOWLOG keeps.", runtime=True)
@@ -215,13 +215,13 @@ class Settings:
     # -- Replication
     election_timeout_ms: int = _setting(
         400, Integer(50, 600_000),
-        "A follower without word from its leader for between once and twice this time starts an election.",
+        "A follower starts an election after hearing nothing from its leader for one to two times this long.",
         unit="milliseconds",
     )  # fmt: skip
     heartbeat_ms: int = _setting(
         50,
         Integer(5, 60_000),
-        "How often a leader without anything to send says that it is there.",
+        "How often a leader that has nothing else to send tells its followers that it is there.",
         unit="milliseconds",
     )
     read_lease: bool = _setting(
@@ -232,20 +232,20 @@ class Settings:
     max_batch_bytes: int = _setting(
         8 * MIB,
         Size(64 * KIB, 512 * MIB),
-        "Commands that share one log entry take at most this; a larger one goes alone.",
+        "Most bytes of commands that share one log entry; a larger command gets an entry of its own.",
     )
     max_pending_bytes: int = _setting(
         256 * MIB, Size(MIB, 64 * GIB), "Refuse writes (TRYAGAIN) while more than this waits to be committed."
     )
     digest_interval: int = _setting(
-        4_096, Integer(1, INT31_MAX), "Entries from one comparison of the replicas' state to the next."
+        4_096, Integer(1, INT31_MAX), "Compare the states of the replicas every so many log entries."
     )
 
     # -- Durability
     fsync: Literal["always", "everysec", "no"] = _setting(
         "always", Choice(("always", "everysec", "no")),
-        "always: on disk before it is acknowledged. everysec: a power failure of a majority at once loses up to one "
-        "second of acknowledged writes; no: what the operating system had not written yet.",
+        "When writes are synced. always: before they are acknowledged. everysec: a power failure of a majority at once loses up "
+        "to one second of acknowledged writes. no: it loses what the operating system had not written yet.",
     )  # fmt: skip
     repair: Literal["auto", "manual"] = _setting(
         "auto", Choice(("auto", "manual")), "When the log is damaged: auto sets it aside, and the others take the node back; "
@@ -254,18 +254,18 @@ class Settings:
     segment_bytes: int = _setting(64 * MIB, Size(MIB, GIB), "Size of one file of the log.")
     snapshot_log_bytes: int = _setting(
         256 * MIB, Size(MIB, 1024 * GIB),
-        "Log written since the last snapshot that starts a new one. As much may be kept for live followers behind it.",
+        "Take a snapshot after this much log. As much log may be kept for live followers that are behind.",
     )  # fmt: skip
-    snapshot_entries: int = _setting(
-        1_000_000, Integer(1, INT31_MAX), "Log entries since the last snapshot that start a new one."
-    )
+    snapshot_entries: int = _setting(1_000_000, Integer(1, INT31_MAX), "Take a snapshot after so many log entries.")
     log_retain_bytes: int = _setting(
-        64 * MIB, Size(0, 1024 * GIB), "Log kept behind a snapshot, so that a node that was away needs no snapshot."
+        64 * MIB,
+        Size(0, 1024 * GIB),
+        "Log kept although a snapshot covers it, so that a node that was away needs no snapshot.",
     )
     disk_reserve_bytes: int = _setting(
         64 * MIB, Size(0, 1024 * GIB),
-        "Claimed in the data directory and given back when the disk is full, so that deletions and a snapshot still find "
-        "room; 0: none.",
+        "Space claimed in the data directory and given back when the disk is full, so that deletions and a snapshot still "
+        "find room; 0: none.",
     )  # fmt: skip
     disk_low_bytes: int = _setting(
         256 * MIB, Size(0, 1024 * GIB),
@@ -276,11 +276,11 @@ class Settings:
         384 * MIB, Size(0, 1024 * GIB), "With more free space than this the node clears its alarm.", runtime=True
     )
     disk_slow_ms: int = _setting(
-        100, Integer(0, INT31_MAX), "Warn of syncs of the log that take longer; 0: never.", unit="milliseconds",
+        100, Integer(0, INT31_MAX), "Warn of syncs of the log that take longer than this; 0: never.", unit="milliseconds",
         runtime=True,
     )  # fmt: skip
     disk_stall_ms: int = _setting(
-        2_000, Integer(0, INT31_MAX), "A leader whose log waits for its disk for longer hands leadership over; 0: never.",
+        2_000, Integer(0, INT31_MAX), "A leader whose log waits for its disk for longer than this hands leadership over; 0: never.",
         unit="milliseconds",
     )  # fmt: skip
     snapshot_level: int = _setting(3, Integer(1, 19), "zstd level of snapshots: higher is smaller and slower.")
@@ -288,17 +288,17 @@ class Settings:
     # -- Archive
     archive_dir: Path | None = _setting(
         None, Location(optional=True),
-        "Directory that committed entries are archived into, for going back in time; each node its own. Best on another disk.",
+        "Directory into which committed entries are archived, for going back in time. Each node needs its own, best on another disk.",
     )  # fmt: skip
     archive_file_bytes: int = _setting(
-        16 * MIB, Size(4 * KIB, GIB), "Entries in one file of the archive, before compression."
+        16 * MIB, Size(4 * KIB, GIB), "Close a file of the archive when it holds this much, before compression."
     )
     archive_file_s: int = _setting(
-        10, Integer(1, 86_400), "Close a file of the archive after this time: so much may be in the log only.",
+        10, Integer(1, 86_400), "Close a file of the archive after this time. Until then its entries are in the log only.",
         unit="seconds",
     )  # fmt: skip
     archive_base_s: int = _setting(
-        86_400, Integer(60, INT31_MAX), "Put a snapshot into the archive this often: what lies behind it is replayed.",
+        86_400, Integer(60, INT31_MAX), "Put a snapshot into the archive this often; a restore replays what follows it.",
         unit="seconds",
     )  # fmt: skip
     archive_retain_bytes: int = _setting(
@@ -309,7 +309,7 @@ class Settings:
     loglevel: Literal["debug", "info", "warning", "error"] = _setting(
         "info", Choice(("debug", "info", "warning", "error")), "Least severe messages that are logged.", runtime=True
     )
-    logformat: Literal["text", "json"] = _setting("text", Choice(("text", "json")), "Form of the log's lines.")
+    logformat: Literal["text", "json"] = _setting("text", Choice(("text", "json")), "Form of the log lines.")
 
     def __post_init__(self) -> None:
         for one in SETTINGS.values():
@@ -379,7 +379,6 @@ def _derive(settings: Settings) -> None:
     fill("peer_advertise", own or settings.peer_listen)
     if not settings.join:
         fill("peers", {settings.node_id: settings.peer_listen})
-    if not settings.join:
         ids = ",".join(sorted(settings.peers))
         fill("cluster_id", "c-" + sha256(ids.encode()).hexdigest()[:16])
 

@@ -12,22 +12,29 @@ JOBS_MAX = 64
 
 def matrix(
     scenario: Annotated[
-        list[str] | None, typer.Option("--scenario", metavar="NAME", help="Only this one; may be given again.")
+        list[str] | None,
+        typer.Option("--scenario", metavar="NAME", help="Only this scenario; may be given several times."),
     ] = None,
-    call: Annotated[int | None, typer.Option("--call", metavar="N", help="Only the N-th file operation of it.")] = None,
+    call: Annotated[
+        int | None, typer.Option("--call", metavar="N", help="Only the N-th file operation of the scenario.")
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Every file operation under every fault, with several seeds; takes minutes.")
     ] = False,
     document: Annotated[
         Path | None,
-        typer.Option("--document", metavar="FILE", help="Write the table into this file, between its marks."),
+        typer.Option(
+            "--document", metavar="FILE", help="Write the table into this Markdown file, between its matrix marks."
+        ),
     ] = None,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", metavar="N", min=1, max=JOBS_MAX, help="In so many processes; the result is the same."),
+        typer.Option(
+            "--jobs", metavar="N", min=1, max=JOBS_MAX, help="Processes that share the work; the result is the same."
+        ),
     ] = 1,
 ) -> None:
-    """Strike each file operation of log, snapshots, directory and node with each kind of fault, and judge what is left.
+    """Strike every file operation of the persistence layer with every kind of fault, and judge what is left.
 
     Prints a table of failpoints and faults. Exit code 1 when something acknowledged was lost.
     """

@@ -1,1 +1,1 @@
-"""The command line: ``raftkv server | dev | cli | bench``."""
+"""The command line, ``raftkv``: :mod:`raftkv.cli.main` declares the commands, the other modules carry them out."""

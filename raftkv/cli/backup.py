@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, Self
 
 import typer
 
+from raftkv.cli.options import Host, Password, Port, User
 from raftkv.clock import SystemClock
 from raftkv.errors import RaftKVError
 
@@ -39,18 +40,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 def backup(
     context: typer.Context,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.", show_default=False)
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write, which must not exist; - is standard output.",
+            show_default=False,
+        ),
     ] = "",
-    port: Annotated[int, typer.Option("--port", "-p", help="Port of any node.")] = 7379,
-    host: Annotated[str, typer.Option("--host", "-h", help="Host of any node.")] = "127.0.0.1",
-    password: Annotated[
-        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
-    ] = "",
-    user: Annotated[str, typer.Option("--user", help="User, if not the default one.", show_default=False)] = "",
+    port: Port = 7379,
+    host: Host = "127.0.0.1",
+    password: Password = "",
+    user: User = "",
     stale: Annotated[
         bool,
         typer.Option(
-            "--stale", help="Take the newest snapshot that there is: needs no leader, and lacks what came later."
+            "--stale", help="Take the newest snapshot that the node has: this needs no leader, and lacks later writes."
         ),
     ] = False,
     as_json: AsJson = False,

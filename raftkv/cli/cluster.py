@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from raftkv.cli.options import Host, Password, Port, User
 from raftkv.errors import RaftKVError
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ app = typer.Typer(
 
 NodeId = Annotated[str, typer.Argument(metavar="NODE", help="Id of a node.", show_default=False)]
 Address = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help="Where the other nodes reach it (peers).", show_default=False)
+    str,
+    typer.Argument(metavar="HOST:PORT", help="Its peer address: where the other nodes reach it.", show_default=False),
 ]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait until the node votes. Interrupting the wait does not undo the change.")
 ]
-WaitFor = Annotated[float, typer.Option("--wait-timeout", help="How long --wait waits, seconds.")]
+WaitFor = Annotated[float, typer.Option("--wait-timeout", help="Seconds for which --wait waits.")]
 WAIT_S: Final = 600.0
 
 
@@ -37,14 +39,12 @@ WAIT_S: Final = 600.0
 class Link:
     """The options that all commands have: whom to ask, and how to answer."""
 
-    port: Annotated[int, typer.Option("--port", "-p", help="Port of any node.")] = 7379
-    host: Annotated[str, typer.Option("--host", "-h", help="Host of any node.")] = "127.0.0.1"
-    password: Annotated[
-        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
-    ] = ""
-    user: Annotated[str, typer.Option("--user", help="User, if not the default one.", show_default=False)] = ""
+    port: Port = 7379
+    host: Host = "127.0.0.1"
+    password: Password = ""
+    user: User = ""
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Repeat for so long what certainly was not done, seconds.")
+        float, typer.Option("--timeout", help="Seconds for which a request is repeated that was certainly not done.")
     ] = 15.0
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON.")] = False
 
@@ -99,7 +99,7 @@ def _command(name: str) -> Callable[[Callable[..., None]], None]:
 
 @_command("status")
 def _status(admin: Admin, link: Link) -> None:
-    """Who belongs to the cluster, who leads, and how far each member is."""
+    """Show who belongs to the cluster, who leads, and how far each member is."""
     from raftkv.cli.members import summary, table
 
     group = admin.look()
@@ -109,7 +109,7 @@ def _status(admin: Admin, link: Link) -> None:
 @_command("add")
 def _add(
     admin: Admin, link: Link, node: NodeId, address: Address,
-    learner: Annotated[bool, typer.Option("--learner", help="Keep it a learner until `promote`.")] = False,
+    learner: Annotated[bool, typer.Option("--learner", help="Do not let it vote until `raftkv cluster promote`.")] = False,
     wait: Wait = False, wait_timeout: WaitFor = WAIT_S,
 ) -> None:  # fmt: skip
     """Add a new node, and say how to start it. It gets the data first, and votes once it has caught up."""
@@ -122,7 +122,7 @@ def _add(
 
 @_command("replace")
 def _replace(
-    admin: Admin, link: Link, old: Annotated[str, typer.Argument(metavar="OLD", help="The member that leaves.")],
+    admin: Admin, link: Link, old: Annotated[str, typer.Argument(metavar="OLD", help="Id of the member that leaves.")],
     node: NodeId, address: Address, wait: Wait = False, wait_timeout: WaitFor = WAIT_S,
 ) -> None:  # fmt: skip
     """Add a new node that takes the place of OLD once it has caught up; OLD may be dead."""
@@ -158,14 +158,14 @@ def _to_stderr(text: str) -> None:
 
 @_command("promote")
 def _promote(admin: Admin, link: Link, node: NodeId) -> None:
-    """Make a learner a voter; repeated until --timeout while it has not caught up."""
+    """Make a learner a voter. While it has not caught up, this is tried again until --timeout."""
     group = admin.change(["RAFT.PROMOTE", node], lambda now: bool((now.get(node) or {}).get("voter")))
     link.answer(group, f"{node} is a voter now ({group.strength})")
 
 
 @_command("remove")
 def _remove(admin: Admin, link: Link, node: NodeId) -> None:
-    """Remove a member for good. If it leads it hands over first."""
+    """Remove a member for good. If it leads, it hands over first."""
     group = admin.change(["RAFT.REMOVE", node], lambda now: now.get(node) is None)
     link.answer(
         group,
@@ -178,11 +178,14 @@ def _remove(admin: Admin, link: Link, node: NodeId) -> None:
 @_command("alarms")
 def _alarms(
     admin: Admin, link: Link,
-    action: Annotated[str | None, typer.Argument(metavar="[clear", help="Clear the alarm of NODE; left out: list.")] = None,
-    node: Annotated[str | None, typer.Argument(metavar="NODE", help="Whose alarm.")] = None,
-    kind: Annotated[str, typer.Argument(metavar="KIND]", help="Which.")] = "NOSPACE",
+    action: Annotated[str | None, typer.Argument(metavar="clear", help="Clear the alarm of NODE. Without it: list the alarms.")] = None,
+    node: Annotated[str | None, typer.Argument(metavar="NODE", help="The member whose alarm to clear.")] = None,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Kind of alarm to clear.")] = "NOSPACE",
 ) -> None:  # fmt: skip
-    """Which members are full, so that nothing that takes space is run. They clear it themselves once there is room."""
+    """List the alarms, or clear one. An alarm names a member whose disk is full; while it stands, the cluster refuses what takes space.
+
+    A member clears its alarm by itself once it has room. Clear by hand only that of a member that is down for good.
+    """
     from raftkv.cli.members import alarms_text
 
     cleared = 0
@@ -197,9 +200,9 @@ def _alarms(
 
 @_command("transfer")
 def _transfer(
-    admin: Admin, link: Link, node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="Who is to lead.")] = None
+    admin: Admin, link: Link, node: Annotated[str | None, typer.Argument(metavar="NODE", help="Who is to lead.", show_default=False)] = None
 ) -> None:  # fmt: skip
-    """Hand leadership to NODE, or to the voter that has most of the log."""
+    """Hand leadership to NODE or, without one, to the voter that has most of the log."""
     words = ["RAFT.TRANSFER", *([node] if node else [])]
     group = admin.change(words, lambda now: not node or now.fields["leader_id"] == node)
     link.answer(group, f"{group.fields['leader_id'] or 'nobody yet'} leads")

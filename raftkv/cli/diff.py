@@ -22,11 +22,11 @@ _WHAT: Final = "A backup, a snapshot file, a stopped node's data directory, an a
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help=_WHAT, show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same.", show_default=False)],
-    keys_only: Annotated[bool, typer.Option("--keys-only", help="No types, sizes and values.")] = False,
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with; the same kinds.", show_default=False)],
+    keys_only: Annotated[bool, typer.Option("--keys-only", help="Leave out types, sizes and values.")] = False,
     match: Annotated[str, typer.Option("--match", metavar="PATTERN", help="Only keys that match, as KEYS does.")] = "*",
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object for each difference, a line each; the counts last.")
+        bool, typer.Option("--json", help="One JSON object a line for each difference; the last line has the counts.")
     ] = False,
 ) -> None:
     """Keys that were added (+), removed (-) or changed (~) from A to B, by database.

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from raftkv.cli.options import Password, User
 from raftkv.config_values import split_address
 from raftkv.errors import RaftKVError
 
@@ -19,14 +20,12 @@ def import_file(
         str,
         typer.Argument(
             metavar="FILE",
-            help="An RDB file, an append-only file, the directory of Redis 7's append-only files or its manifest; - is standard input.",
+            help="An RDB file; an append-only file; Redis 7's directory of append-only files, or the manifest in it; - for standard input.",
         ),
     ],
     to: Annotated[str, typer.Option("--to", metavar="HOST:PORT", help="Any node of the cluster.")] = "127.0.0.1:7379",
-    password: Annotated[
-        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
-    ] = "",
-    user: Annotated[str, typer.Option("--user", help="User, if not the default one.", show_default=False)] = "",
+    password: Password = "",
+    user: User = "",
     skip_unsupported: Annotated[
         bool,
         typer.Option(

@@ -21,6 +21,7 @@ from raftkv.cli.backup import app as backup_app
 from raftkv.cli.cluster import app as cluster_app
 from raftkv.cli.diff import diff
 from raftkv.cli.import_file import import_file
+from raftkv.cli.options import Host, Password, Port, User
 from raftkv.cli.recover import recover
 from raftkv.cli.repair import repair
 from raftkv.cli.restore import restore
@@ -38,6 +39,13 @@ EXIT_CONFIG: Final = 2
 
 EXIT_OUTPUT: Final = 74
 """Standard output could not be written (EX_IOERR of sysexits.h)."""
+
+RUN: Final = "Run nodes"
+USE: Final = "Use and manage a cluster"
+KEEP: Final = "Back up and restore"
+RESCUE: Final = "Look into and rescue the files of a node"
+PROVE: Final = "Search for faults"
+"""Titles under which ``raftkv --help`` lists the commands."""
 
 app = typer.Typer(
     name="raftkv",
@@ -132,29 +140,29 @@ def _declare_server() -> None:
     parameters = [config, *map(_flag, SETTINGS.values())]
     _server.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature reads
     _server.__annotations__ = {one.name: one.annotation for one in parameters}
-    app.command("server")(_server)
+    app.command("server", rich_help_panel=RUN)(_server)
 
 
 _declare_server()
 
 
 # --------------------------------------------------------------------------- dev
-@app.command("dev")
+@app.command("dev", rich_help_panel=RUN)
 def _dev(
     nodes: Annotated[int, typer.Option("--nodes", help="Number of nodes.")] = 3,
     port: Annotated[
         int,
         typer.Option(
-            "--port", help="Node i listens for clients at PORT+i-1, for HTTP 1000 and for its peers 10000 higher."
+            "--port", help="Node i listens for clients at PORT+i-1, for HTTP 1000 higher, for its peers 10000 higher."
         ),
     ] = 7379,
     data: Annotated[Path, typer.Option("--data", help="Directory; node i keeps its files in DATA/node<i>.")] = Path(
         "data"
     ),
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with settings for every node.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start a node again that ended by itself.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Start nodes again that end by themselves.")] = False,
 ) -> None:
-    """A cluster on this machine, one process a node; Ctrl-C stops it and keeps the data.
+    """Run a cluster on this machine, one process for each node; Ctrl-C stops it and keeps the data.
 
     Settings for every node: --config, or the environment (RAFTKV_FSYNC=everysec raftkv dev).
     """
@@ -172,15 +180,14 @@ def _dev(
 
 
 # ----------------------------------------------------------------------- cluster
-app.add_typer(cluster_app, name="cluster")
-app.add_typer(archive_app, name="archive")
-app.add_typer(backup_app, name="backup")
+app.add_typer(cluster_app, name="cluster", rich_help_panel=USE)
+app.add_typer(archive_app, name="archive", rich_help_panel=KEEP)
+app.add_typer(backup_app, name="backup", rich_help_panel=KEEP)
 
 
 # ------------------------------------------------------------ a node's files
-app.add_typer(wal_app, name="wal")
-app.add_typer(snapshot_app, name="snapshot")
-app.command("import")(import_file)
+app.add_typer(wal_app, name="wal", rich_help_panel=RESCUE)
+app.add_typer(snapshot_app, name="snapshot", rich_help_panel=RESCUE)
 
 
 # --------------------------------------------------------------------------- cli
@@ -193,29 +200,40 @@ class OutputFormat(StrEnum):
     PRETTY = "pretty"
 
 
-@app.command("cli", context_settings={"allow_interspersed_args": False})
+@app.command("cli", context_settings={"allow_interspersed_args": False}, rich_help_panel=USE)
 def _cli(
-    command: Annotated[list[str] | None, typer.Argument(help="A command; without one, a prompt.")] = None,
-    port: Annotated[int, typer.Option("--port", "-p", help="Port of any node.")] = 7379,
-    host: Annotated[str, typer.Option("--host", "-h", help="Host of any node.")] = "127.0.0.1",
-    password: Annotated[
-        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
-    ] = "",
-    user: Annotated[str, typer.Option("--user", help="User, if not the default one.", show_default=False)] = "",
+    command: Annotated[
+        list[str] | None, typer.Argument(help="A command and its arguments.", show_default=False)
+    ] = None,
+    port: Port = 7379,
+    host: Host = "127.0.0.1",
+    password: Password = "",
+    user: User = "",
     database: Annotated[int, typer.Option("--db", "-n", help="Database.")] = 0,
     style: Annotated[
         OutputFormat | None,
-        typer.Option("--format", help="Default: as redis-cli on a terminal (pretty), raw in a pipe."),
+        typer.Option("--format", help="Default: pretty (as redis-cli) on a terminal, raw in a pipe."),
     ] = None,
-    file: Annotated[str | None, typer.Option("--file", "-f", help="Commands, one a line; - is standard input.")] = None,
-    pipe: Annotated[bool, typer.Option("--pipe", help="Mass insertion: RESP or lines from standard input.")] = False,
-    pipe_timeout: Annotated[float, typer.Option("--pipe-timeout", help="Give up after this silence, seconds.")] = 30.0,
-    resp3: Annotated[bool | None, typer.Option("--resp3/--resp2", "-3/-2", help="Default: 3 for json, table.")] = None,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; also NO_COLOR.")] = False,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", help="File of commands, one a line; - is standard input.")
+    ] = None,
+    pipe: Annotated[
+        bool, typer.Option("--pipe", help="Mass insertion: send standard input (RESP or lines), count the replies.")
+    ] = False,
+    pipe_timeout: Annotated[
+        float, typer.Option("--pipe-timeout", help="Seconds without a reply after which --pipe gives up.")
+    ] = 30.0,
+    resp3: Annotated[
+        bool | None,
+        typer.Option("--resp3/--resp2", "-3/-2", help="Protocol. Default: RESP3 for json and table, else RESP2."),
+    ] = None,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours; the variable NO_COLOR does the same.")
+    ] = False,
 ) -> None:
-    """Send commands: a prompt with completion and hints, or arguments, a file, a pipe.
+    """Send one command, those of a file, or those of standard input; on a terminal without any of them, open a prompt.
 
-    Exit code 1 when a reply is an error. Options stand before the command.
+    The prompt has completion and hints. Options stand before the command. Exit code 1 when a reply is an error.
     """
     from raftkv.cli.shell import Options, Shell, run_prompt
 
@@ -264,27 +282,34 @@ def _pipe(shell: Shell, timeout_s: float) -> int:
 
 
 # ------------------------------------------------------------------------- bench
-@app.command("bench")
+@app.command("bench", rich_help_panel=USE)
 def _bench(
-    workloads: Annotated[str, typer.Option("--workload", "-t", help="Some of them, separated by commas.")] = "set,get",
-    host: Annotated[str, typer.Option("--host", "-h", help="Host of any node.")] = "127.0.0.1",
+    workloads: Annotated[
+        str,
+        typer.Option(
+            "--workload",
+            "-t",
+            help="Workloads, separated by commas: ping, set, get, incr, lpush, rpush, lpop, rpop, sadd, hset, hget, zadd.",
+        ),
+    ] = "set,get",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", help="Port of any node; the leader's is the fastest.")] = 7379,
-    password: Annotated[
-        str, typer.Option("--pass", "-a", envvar="REDISCLI_AUTH", help="Password.", show_default=False)
-    ] = "",
+    password: Password = "",
     clients: Annotated[int, typer.Option("--clients", "-c", help="Connections.")] = 50,
-    pipeline: Annotated[int, typer.Option("--pipeline", "-P", help="Commands in flight on each.")] = 1,
+    pipeline: Annotated[int, typer.Option("--pipeline", "-P", help="Commands in flight on each connection.")] = 1,
     requests: Annotated[int, typer.Option("--requests", "-n", help="Commands of each workload.")] = 100_000,
-    seconds: Annotated[float, typer.Option("--seconds", help="Stop sending after this time; 0: after -n.")] = 0.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Stop sending after this time; 0: after --requests.")
+    ] = 0.0,
     size: Annotated[int, typer.Option("--size", "-d", help="Bytes of a value.")] = 64,
     keyspace: Annotated[int, typer.Option("--keyspace", "-r", help="Different keys.")] = 100_000,
     processes: Annotated[int, typer.Option("--processes", help="Processes that share the clients.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of the keys' random choice.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a workload.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random choice of keys.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each workload.")] = False,
 ) -> None:
-    """Put load on a cluster: throughput, latency percentiles and errors by kind of each command.
+    """Put load on a cluster, and report throughput, latency percentiles and errors of each workload.
 
-    It is written in Python and says how busy it was itself; benchmarks/ has one in C.
+    The load generator is written in Python, and reports how busy it was itself; benchmarks/loadgen is one in C.
     """
     from raftkv.cli import bench
 
@@ -304,10 +329,11 @@ def _bench(
     raise typer.Exit(1 if failed else 0)
 
 
-# ------------------------------------------------------- recover, repair and sim
-app.command("recover")(recover)
-app.command("repair")(repair)
-app.command("restore")(restore)
-app.command("diff")(diff)
-app.command("sim")(sim)
-app.command("matrix")(matrix)
+# ------------------------------------------- what has modules of its own for its options
+app.command("import", rich_help_panel=USE)(import_file)
+app.command("restore", rich_help_panel=KEEP)(restore)
+app.command("diff", rich_help_panel=KEEP)(diff)
+app.command("recover", rich_help_panel=RESCUE)(recover)
+app.command("repair", rich_help_panel=RESCUE)(repair)
+app.command("sim", rich_help_panel=PROVE)(sim)
+app.command("matrix", rich_help_panel=PROVE)(matrix)

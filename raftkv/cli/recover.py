@@ -52,7 +52,7 @@ def recover(
         bool,
         typer.Option(
             "--even-if-not-a-member",
-            help="Also a node that was removed, or never fully added: its data is old or partial.",
+            help="Also take a node that was removed, or never fully added, though its data is old or partial.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,

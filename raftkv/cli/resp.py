@@ -8,7 +8,6 @@ Source of the format: https://redis.io/docs/latest/develop/reference/protocol-sp
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -234,9 +233,3 @@ def quote(data: bytes) -> str:
         else:
             out.append(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}")
     return "".join(out) + '"'
-
-
-def shell_words(argv: Sequence[bytes]) -> str:
-    """A command for a message, shortened."""
-    shown = " ".join(shlex.quote(arg.decode("utf-8", "replace")) for arg in argv[:8])
-    return shown if len(shown) <= 120 else shown[:117] + "..."

@@ -27,7 +27,7 @@ def restore(
         Path, typer.Argument(metavar="SOURCE", help="A backup, or an archive's directory.", show_default=False)
     ],
     data: Annotated[
-        Path, typer.Option("--data", help="Data directory to make; must not exist, or be empty.", show_default=False)
+        Path, typer.Option("--data", help="Data directory to make. It must be empty, or not exist.", show_default=False)
     ],
     node_id: Annotated[str, typer.Option("--id", help="Name of the node.")] = "n1",
     peers: Annotated[
@@ -36,12 +36,12 @@ def restore(
                      show_default=False),
     ] = "",
     archive: Annotated[
-        Path | None, typer.Option("--archive", help="Go on from the backup with the entries of this archive.", show_default=False)
+        Path | None, typer.Option("--archive", help="After the backup, apply the entries of this archive.", show_default=False)
     ] = None,
     to_index: Annotated[int | None, typer.Option("--to-index", help="Stop after this log entry.", show_default=False)] = None,
     to_time: Annotated[
         str,
-        typer.Option("--to-time", metavar="TIME", help="Stop after the last entry stamped at or before, e.g. 2026-11-21T14:03:07Z.",
+        typer.Option("--to-time", metavar="TIME", help="Stop after the last entry stamped at or before this time, such as 2026-11-21T14:03:07Z.",
                      show_default=False),
     ] = "",
     cluster_id: Annotated[

@@ -15,12 +15,12 @@ from raftkv.cli.wal import EXIT_DAMAGED, AsJson, fail
 from raftkv.errors import RaftKVError
 
 app = typer.Typer(
-    help="Look into snapshots. Nothing is locked or changed; the node may be running.", no_args_is_help=True
+    help="Look into a node's snapshots. Nothing is locked or changed; the node may be running.", no_args_is_help=True
 )
 
 Anything = Annotated[
     Path,
-    typer.Argument(metavar="PATH", help="A snapshot, or a directory with snapshots: a node's data directory, say."),
+    typer.Argument(metavar="PATH", help="A snapshot, or a directory with snapshots, such as a node's data directory."),
 ]
 
 

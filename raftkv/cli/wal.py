@@ -16,9 +16,13 @@ EXIT_DAMAGED: Final = 1
 EXIT_CANNOT: Final = 2
 """There is no log, or it cannot be read."""
 
-app = typer.Typer(help="Look into a log. Nothing is locked or changed; the node may be running.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look into a node's log. Nothing is locked or changed; the node may be running.", no_args_is_help=True
+)
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A node's data directory, or the log in it.")]
+Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A node's data directory, or the directory `log` in it.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
@@ -95,8 +99,10 @@ def _dump(
     high: Annotated[
         int | None, typer.Option("--to", metavar="INDEX", help="Only entries up to this one.", show_default=False)
     ] = None,
-    commands: Annotated[bool, typer.Option("--commands", help="All commands, with all their words.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a record.")] = False,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Print all commands of an entry, with all their arguments in full.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each record.")] = False,
 ) -> None:
     """The records one by one, oldest first: where each lies, and what it says."""
     from raftkv.offline.wal import dumped

@@ -6,7 +6,7 @@ Arity checks, routing, key extraction, COMMAND and its sub-commands, ACL categor
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -51,8 +51,6 @@ class Context:
         return self._rng
 
 
-DataFunction: TypeAlias = Callable[[Context, Argv], Reply]
-ServerFunction: TypeAlias = Callable[[Any, Argv], "Reply | Awaitable[Reply]"]
 KeyFinder: TypeAlias = Callable[[Argv], list[bytes]]
 RunFunction: TypeAlias = Callable[[Context, Sequence[Argv]], "list[Reply] | None"]
 """Many commands of one name at once, with the replies that one by one they would get; None: not these."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from raftkv.cli.bench import WORKLOADS
 from raftkv.cli.dev import how_it_ended
+from raftkv.cli.main import KEEP, PROVE, RESCUE, RUN, USE
 from raftkv.cli.topology import (
     FREE_PORTS,
     LOOPBACK,
@@ -38,6 +40,18 @@ def test_every_setting_is_a_flag_of_server():
     missing = [one.flag for one in SETTINGS.values() if one.flag + " " not in shown and one.flag + "/" not in shown]
     assert not missing
     assert "--config" in shown
+
+
+def test_every_workload_is_in_the_help_of_bench():
+    shown = raftkv("bench", "--help").stdout
+    assert f"separated by commas: {', '.join(WORKLOADS)}." in shown
+
+
+def test_every_command_has_its_place_in_the_help():
+    shown = raftkv("--help").stdout
+    assert "─ Commands ─" not in shown  # where those without a title of their own would be
+    for title in (RUN, USE, KEEP, RESCUE, PROVE):
+        assert f"─ {title} ─" in shown
 
 
 @pytest.mark.parametrize(
