@@ -178,7 +178,7 @@ def _list_tasks(
                 found.append(Violation(key, reason, (one, longest)))
             at = length
         elif one.outcome == "info" and at is None and not _needed_beyond(took_part, len(order)):
-            continue  # nothing shows it, and nothing stands behind it that would need it
+            continue  # nothing shows it, and nothing follows that would need it
         tasks.append(_Task(one, _move(at - 1, at)) if at else _Task(one, _beyond(len(order)), alike="anywhere"))
     return found, tasks
 

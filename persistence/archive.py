@@ -127,7 +127,7 @@ def base_info(files: Files, path: str) -> BackupInfo:
 
 
 def entries_after(files: Files, run: Run, start: Place, cluster_id: str) -> Iterator[Archived]:
-    """The entries of ``run`` behind ``start``, verified to follow it and each other.
+    """The entries of ``run`` after ``start``, verified to follow it and each other.
 
     Raises ArchiveError for a gap, another cluster's or another history's files, CorruptArchiveError for damage.
     """
@@ -147,7 +147,7 @@ def entries_after(files: Files, run: Run, start: Place, cluster_id: str) -> Iter
             )
         if before is not None and header.chain != before.digest:
             raise ArchiveError(
-                f"{one.path} was not written behind {before.first} to {before.last}: a file was exchanged"
+                f"{one.path} was not written after {before.first} to {before.last}: a file was exchanged"
             )
         before = header
         file = files.open_read(one.path)

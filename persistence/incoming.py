@@ -132,7 +132,7 @@ class IncomingSnapshot:
         """Verify what has arrived, and give its content to ``sink``: about ``limit`` bytes, or a chunk that has no content.
 
         False when all that can be done with what is here was done. Raises CorruptSnapshotError when it is damaged: it is
-        cut off behind the last chunk that verifies, and its content begins anew, for another sink.
+        cut off after the last chunk that verifies, and its content begins anew, for another sink.
         """
         file = self._opened()
         given = 0

@@ -2,7 +2,7 @@
 
 The verdict on a log is that of the code that opens the log (:func:`persistence.recovery.recover`, through a layer that keeps its
 repairs to itself), so that the two cannot differ. What that code does not say is added here: how far each segment
-verifies, and how much of what lies behind damage still does.
+verifies, and how much of what lies after damage still does.
 
 The log may be in use. Then its end moves while it is read, segments are rolled, recycled and deleted, and a look may meet
 any of it half done. Two facts tell this from damage: a segment that is not the newest is never changed under its
@@ -70,7 +70,7 @@ class SegmentView:
     last_index: int
     gaps: tuple[Gap, ...]
     records_behind: int
-    """How many of ``records`` lie behind the first gap."""
+    """How many of ``records`` lie after the first gap."""
     needed: bool
     """False for what a compaction has given up already: nothing in it counts."""
 
@@ -201,7 +201,7 @@ def _numbers(names: list[str]) -> list[int]:
 
 
 def _verdict(directory: str, files: Files) -> tuple[DiskState | None, CorruptLogError | None, int]:
-    """(state, why there is none, bytes behind the end), as a start would find them."""
+    """(state, why there is none, bytes after the end), as a start would find them."""
     layer = OverlayFiles(files)
     try:
         found = recover(directory, layer, Spares(directory, layer, segment_bytes=0, preallocate=False))
@@ -292,7 +292,7 @@ def _more_is_proven(content: bytes, marker: int, end: int, previous_end: int | N
 
 
 def _next_record(content: bytes, view: memoryview, marker: int, start: int) -> list[Record]:
-    """The next record that verifies behind ``start``, and all that follow it without a gap."""
+    """The next record that verifies after ``start``, and all that follow it without a gap."""
     for offset in marker_offsets(content, marker, start):
         found: list[Record] = []
         at = offset
@@ -359,7 +359,7 @@ class SnapshotView:
 
 
 def look_at_snapshots(directory: str, files: Files) -> list[SnapshotView]:
-    """Headers and sizes, oldest first; nothing behind the header is read. Raises OSError."""
+    """Headers and sizes, oldest first; nothing after the header is read. Raises OSError."""
     found = []
     for name in files.listdir(directory):
         if name.endswith((SUFFIX, PART_SUFFIX)):

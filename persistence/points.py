@@ -41,7 +41,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How to get to a point: load ``base`` (None: begin with nothing), then apply the entries of ``run`` behind it."""
+    """How to get to a point: load ``base`` (None: begin with nothing), then apply the entries of ``run`` after it."""
 
     run: Run
     cluster_id: str
@@ -114,7 +114,7 @@ def _refuse_lost_run(path: str, found: list[Range], newest: Run) -> None:
 
 
 def _base(run: Run, files: Files, to_index: int | None, to_ms: int | None) -> BaseFile | None:
-    """The newest that is not behind the point."""
+    """The newest that is not after the point."""
     for one in reversed(run.bases):
         if to_index is not None and one.index > to_index:
             continue
@@ -177,7 +177,7 @@ def _verify_entries(run: Run, start: Place, cluster_id: str, files: Files) -> It
 
 
 def prune(path: str, files: Files, *, from_index: int | None = None, from_ms: int | None = None) -> list[str]:
-    """Delete what no point at or behind ``from_index``, or stamped ``from_ms`` or later, needs.
+    """Delete what no point at or after ``from_index``, or stamped ``from_ms`` or later, needs.
 
     Deletes oldest first, so that a crash leaves an archive that begins later. Returns the paths; the newest base, and what
     follows it, always stays. Raises CorruptionError when the base that everything would rest on does not verify: then

@@ -19,12 +19,12 @@ class Position(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Entries that lie together in one segment, one behind the other."""
+    """Entries that lie together in one segment, one after the other."""
 
     segment: int
     offsets: array[int]
     end: int
-    """Offset behind the last of them."""
+    """Offset after the last of them."""
 
 
 class Positions:
@@ -60,7 +60,7 @@ class Positions:
         self._sizes.append(stored_bytes)
 
     def extend(self, later: Positions) -> None:
-        """Add the entries that follow: ``later`` begins behind the last one here, or either is empty."""
+        """Add the entries that follow: ``later`` begins after the last one here, or either is empty."""
         if later and self:
             assert later.first == self.last + 1  # who replays has refused gaps
         self.first = self.first if self else later.first

@@ -101,7 +101,7 @@ def _replay_all(directory: str, files: Files, numbers: list[int], progress: Prog
                 lambda offset, done=done: progress(done + offset, total),  # type: ignore[misc]  # bound now
             )
             done += sizes[number]
-        recovered = newest.behind(older)
+        recovered = newest.following(older)
         recovered.cut_bytes = tail.settle(recovered.segments[-1])
     except BaseException:
         newest.close()
@@ -135,7 +135,7 @@ class Tail:
     last_round: bytes
     """The records of the last sync round."""
     traces: list[int]
-    """Where behind it something looks as if a record began."""
+    """Where after it something looks as if a record began."""
     size: int
 
     def settle(self, segment: Segment) -> int:
@@ -150,7 +150,7 @@ class Tail:
         return self.cut_bytes(end)
 
     def cut_bytes(self, end: int) -> int:
-        """Length of what is cut behind ``end``, up to the last trace."""
+        """Length of what is cut after ``end``, up to the last trace."""
         return min(self.size, self.traces[-1] + HEADER_BYTES) - end if self.traces else 0
 
     def _wipe(self, file: File, start: int) -> None:
@@ -286,7 +286,7 @@ class Replay:
         for segment in self.segments:
             segment.file.close()
 
-    def behind(self, older: Replay) -> Recovered:
+    def following(self, older: Replay) -> Recovered:
         """The log, once the segments before these were replayed as well, as far as they are needed."""
         state, positions, last = self.state, self._positions, self.segments[-1]
         if older.segments:

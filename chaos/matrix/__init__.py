@@ -9,7 +9,7 @@ production code, and *judged* against what the life had been promised:
 
 * what was acknowledged is there, once, in order, with the content that it had; nothing is there that was not asked for;
 * or the node refuses, with a reason that names what is wrong;
-* what it shows after the recovery is on the disk: a second power cut right behind it changes nothing;
+* what it shows after the recovery is on the disk: a second power cut right after it changes nothing;
 * it can be used again, and what it takes then is as safe as before.
 
 The matrix is complete by construction: :mod:`chaos.matrix.sites` finds every mutating call in the source of the product,

@@ -131,6 +131,6 @@ class ArchiveLife:
         except (ArchiveError, CorruptionError) as error:
             raise LostError(str(error)) from error
         if [one.index for one in found] != list(range(start + 1, start + 1 + len(found))) or start + len(found) < last:
-            raise LostError(f"entries up to {last} were archived, there are {len(found)} behind {start}")
+            raise LostError(f"entries up to {last} were archived, there are {len(found)} after {start}")
         if any(one != entry(one.index) for one in found):
             raise LostError("an entry has another content than was archived")

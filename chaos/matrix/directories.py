@@ -190,7 +190,7 @@ class MoveLife:
 
     @staticmethod
     def _check(disk: CellDisk, *, damaged: bool) -> None:
-        """All entries, behind them the configuration in which it is alone; and the snapshot.
+        """All entries, after them the configuration in which it is alone; and the snapshot.
 
         With damage the last sync round may be gone, as the log had not been closed.
         """

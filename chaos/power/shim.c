@@ -8,7 +8,7 @@
  *       pins/<inode>      a hard link to the file itself, so that its number is not given to another
  *       dirty/<inode>     of a file a sync of which failed: what was written since, as pairs of offset and length
  *   POWER_STRIKE  "<n> <pattern>": SIGKILL to the process right before the n-th call that matches (fnmatch), such as
- *                 "1 rename *.part -> *.snap"; the call goes to POWER_SHADOW/struck. Paths begin behind POWER_ROOT
+ *                 "1 rename *.part -> *.snap"; the call goes to POWER_SHADOW/struck. Paths begin after POWER_ROOT
  *   POWER_SHADOW/fail  as soon as this file is there: "<n> <how> <pattern>", what the n-th write or sync that matches
  *                 meets. It is gone then, and the call stands in POWER_SHADOW/struck. How:
  *       EIO       the call fails; nothing is written

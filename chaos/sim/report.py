@@ -21,7 +21,7 @@ HEADINGS: Final = (
     *("faults", "violated"),
 )
 TAIL_LINES: Final = 40
-"""Of the trace, behind the story of a violation."""
+"""Of the trace, after the story of a violation."""
 
 
 @dataclass(slots=True)

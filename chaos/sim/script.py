@@ -58,7 +58,7 @@ class Block:
 
 
 def parse(text: str) -> tuple[list[Block], list[str]]:
-    """Blocks, and the lines behind the last one."""
+    """Blocks, and the lines after the last one."""
     blocks: list[Block] = []
     before: list[str] = []
     lines = enumerate(text.splitlines(), 1)

@@ -17,7 +17,7 @@ from chaos.sim.world import Result
 
 CLIENTS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 AFTER_LAST_FAULT_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0)
-"""How long the storm may have to go on behind its last fault: until then nothing is healed."""
+"""How long the storm may have to go on after its last fault: until then nothing is healed."""
 
 Run = Callable[[Plan], Result]
 

@@ -33,7 +33,7 @@ class ScriptError(Exception):
 
 @dataclass(slots=True)
 class Arguments:
-    """What stands behind a verb."""
+    """What follows a verb."""
 
     words: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)

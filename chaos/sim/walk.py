@@ -20,7 +20,7 @@ NODES_MAX: Final = 6
 DOWN_MAX: Final = 1
 IN_FLIGHT_MAX: Final = 120
 ROT_ENTRIES: Final = 3
-"""A log whose first record is damaged has so many durable entries behind it, which tell that it was no torn end."""
+"""A log whose first record is damaged has so many durable entries after it, which tell that it was no torn end."""
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ def _fail(error: RaftKVError | OSError) -> NoReturn:
 
 
 def _command(name: str) -> Callable[[Callable[..., None]], None]:
-    """Declare a command: its own parameters, and behind them the options of :class:`Link`."""
+    """Declare a command: its own parameters, and after them the options of :class:`Link`."""
 
     def declare(run: Callable[..., None]) -> None:
         common = inspect.signature(Link, eval_str=True).parameters.values()

@@ -71,7 +71,7 @@ class Counts:
                 shown.append(event.name)
         else:
             self.truncated.append(
-                f"{event.name} ends in the middle of a write; what is behind offset {event.offset} was left out"
+                f"{event.name} ends in the middle of a write; what follows offset {event.offset} was left out"
             )
         return False
 

@@ -186,7 +186,7 @@ def warning(report: Report, new_id: str) -> Iterable[str]:
     if learner is not None or not report.is_member:
         yield "  THIS NODE WAS NO VOTER: that may be much."
     yield (
-        f"WHAT MAY APPEAR: entries behind {covered} may never have been committed; they are applied now, also those "
+        f"WHAT MAY APPEAR: entries after {covered} may never have been committed; they are applied now, also those "
         "whose clients were told that the outcome is unknown."
     )
     yield from (f"DAMAGED: {one}" for one in report.damage)

@@ -33,7 +33,7 @@ class Form(StrEnum):
 
 @app.command("ls")
 def _ls(path: Anything, as_json: AsJson = False) -> None:
-    """The snapshots by their headers; what is behind these is not read."""
+    """List snapshots by their headers; what follows these is not read."""
     from raftkv.offline.snapshot import listing
 
     try:

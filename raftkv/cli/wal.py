@@ -85,7 +85,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
         notes.append("it was written to while it was read: the end of the log moves")
     if found["tail_bytes"]:
         notes.append(
-            f"{found['tail_bytes']:,} bytes behind the last record: a write in progress, or one that was interrupted and "
+            f"{found['tail_bytes']:,} bytes after the last record: a write in progress, or one that was interrupted and "
             "never acknowledged (the next start cuts it)"
         )
     notes += [f"DAMAGED  {one['file']} at offset {one['offset']}: {one['reason']}" for one in found["damage"]]
@@ -156,6 +156,6 @@ def _verdict(found: dict[str, Any]) -> list[str]:
     lost = sum(gap["end"] - gap["start"] for one in needed for gap in one["gaps"])
     return [
         *_notes(found),
-        f"{records:,} records verify, {behind:,} of them behind damage in their segment; {lost:,} bytes do not",
+        f"{records:,} records verify, {behind:,} of them after damage in their segment; {lost:,} bytes do not",
         "No node leads or votes with this log: acknowledged entries may be among what is damaged. Its peers have them.",
     ]

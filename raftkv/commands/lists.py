@@ -63,7 +63,7 @@ def lpush(ctx: Context, argv: Argv) -> Reply:
     keys=(1, 1, 1),
     group="list",
     since="1.0.0",
-    summary="Put elements behind the tail of a list; its new length.",
+    summary="Append elements to a list; its new length.",
     syntax="key element [element ...]",
     complexity="O(1) for each element",
 )

@@ -251,7 +251,7 @@ def _check_length(length: int) -> None:
 @command(
     "APPEND", arity=3, flags="write denyoom fast", keys=(1, 1, 1), group="string", since="2.0.0", syntax="key value",
     complexity="O(N) in the length of the whole string, which is copied",
-    summary="Put bytes behind the string at a key; its new length.",
+    summary="Append bytes to the string at a key; its new length.",
 )  # fmt: skip
 def append(ctx: Context, argv: Argv) -> Reply:
     key, tail = argv[1], argv[2]

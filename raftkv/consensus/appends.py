@@ -5,7 +5,7 @@ commits only what it has compared with that leader's log (figure 2, AppendEntrie
 
 Faults of the engine that this stops (consensus.md 2, 5a, 6, 12, 15):
 
-* every append cuts the log behind ``prev``, so a late or repeated one removes entries that match and were
+* every append cuts the log after ``prev``, so a late or repeated one removes entries that match and were
   acknowledged: **the matching prefix is stripped first**, and only a real conflict truncates;
 * ``commit`` of the leader applies to a tail that was never compared: **it is clipped** to the last verified entry;
 * a conflict goes back entry by entry, and each reset starts a flight again: **a whole term is skipped at once**.

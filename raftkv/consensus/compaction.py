@@ -1,4 +1,4 @@
-"""When to take a snapshot, and what of the log stays behind it.
+"""When to take a snapshot, and what stays of the log that it covers.
 
 The log may go up to where the newest snapshot ends; several reasons keep more of it, each for itself and within a bound
 of its own. A reason is a function that names the first entry it needs. As much of the log's end as its bound allows is

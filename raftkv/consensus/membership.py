@@ -86,7 +86,7 @@ class Membership:
         self._waits_to_join = waits_to_join
         self._base = Configuration()
         self._changes: list[Configuration] = []
-        """Those of entries behind the base, in the order of the log."""
+        """Those of entries after the base, in the order of the log."""
         self._applied = Configuration()
         self._met: dict[str, _Met] = {core.node_id: _Met(disk, address)} if disk else {}
         self._readmission = Readmission(core)
@@ -151,7 +151,7 @@ class Membership:
         )
 
     def start(self, base: Configuration, log: WriteAheadLog, covered: int) -> None:
-        """Fold the log behind entry ``covered`` over ``base``."""
+        """Fold the log after entry ``covered`` over ``base``."""
         self._base = self._applied = base
         self._changes.extend(configurations(log, covered))
         self._core.use(self.latest)
@@ -404,7 +404,7 @@ class Membership:
 
 
 def configurations(log: WriteAheadLog, covered: int) -> Iterator[Configuration]:
-    """Those in the log behind entry ``covered``, in order. Looks at the first byte of every entry there."""
+    """Those in the log after entry ``covered``, in order. Looks at the first byte of every entry there."""
     for payload, index, _ in log.beginning_with(CONFIGURATION, covered + 1):
         yield Configuration.decode(payload, index)
 

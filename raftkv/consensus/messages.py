@@ -182,7 +182,7 @@ class SnapshotAck:
     seal: bytes
     offset: int
     installed: bool
-    """It needs no more of it: its state and log go on behind the snapshot."""
+    """It needs no more of it: its state and log go on from the snapshot."""
     damaged: bool
     """What it was sent does not verify: it cut that off."""
 
@@ -365,7 +365,7 @@ def _decode_append(body: memoryview, tail: bytes) -> AppendEntries:
         entries.append((_last(body, at, tail) if end == size else bytes(body[at:end]), index, entry_term))
         at = end
     if at != size:
-        msg = f"append frame has {size - at} bytes behind its last entry"
+        msg = f"append frame has {size - at} bytes after its last entry"
         raise ProtocolError(msg)
     return AppendEntries(term, sequence, commit, prev_index, prev_term, entries)
 

@@ -128,7 +128,7 @@ class Replica:
         ``snapshot_file`` is any existing file: the engine only tests that there is one when a snapshot exists.
         ``aside`` runs what may wait for the disk for long beside the loop.
 
-        Raises InvariantError when the log begins behind what a snapshot covers.
+        Raises InvariantError when the log begins after what a snapshot covers.
         """
         seams.install(monotonic, rng)
         newest = store.newest()

@@ -1,7 +1,7 @@
 """What a leader sends, and what it believes of the replies: the reply guard.
 
 Theory: ``next`` is a guess of where a follower's log goes on, ``match`` is knowledge (figure 2). Entries are pipelined
-optimistically behind ``next``; a follower whose log is not known yet is probed with one append at a time (as etcd's
+optimistically after ``next``; a follower whose log is not known yet is probed with one append at a time (as etcd's
 raft calls it).
 
 Faults of the engine that this stops (consensus.md 1, 12, 15):

@@ -1,4 +1,4 @@
-"""Gives followers that are behind the log a snapshot, piece by piece: the leader's side.
+"""Gives followers that need older entries than the log has a snapshot, piece by piece: the leader's side.
 
 Each follower has a transfer of its own: a slow one holds nobody up. Of a transfer a bounded window is in flight, and the
 file is read in small pieces, a few at a time. The file stays open, and so whole, when newer snapshots take its place:
@@ -97,7 +97,7 @@ class SnapshotSender:
         return 0 if info is None else info.meta.index
 
     def send(self) -> None:
-        """Give each follower that is behind the log the next chunks."""
+        """Give each follower that needs a snapshot the next chunks."""
         needed: tuple[str, ...] = ()
         if self._core.is_leader:
             needed = tuple(peer for peer, one in self._replication.progress.items() if one.needs_snapshot)
@@ -163,7 +163,7 @@ class SnapshotSender:
             self._write_another()
 
     def on_ack(self, peer: str, message: SnapshotAck) -> None:
-        """The follower got further; at the end entries go on behind the snapshot."""
+        """The follower got further; at the end entries go on after the snapshot."""
         core = self._core
         sending = self._sending.get(peer)
         progress = self._replication.progress.get(peer)

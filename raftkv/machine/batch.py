@@ -195,7 +195,7 @@ def _decode_watches(body: bytes | memoryview, at: int) -> tuple[tuple[Watched, .
         database, index, length = _WATCH.unpack_from(body, at)
         at += _WATCH.size
         if at + length > len(body):
-            msg = f"log entry holds a watched key that ends {at + length - len(body)} bytes behind its group"
+            msg = f"log entry holds a watched key that ends {at + length - len(body)} bytes after its group"
             raise InvariantError(msg)
         watches.append(Watched(database, bytes(body[at : at + length]), index))
         at += length
@@ -218,7 +218,7 @@ def large_commands(data: memoryview, count: int) -> list[list[bytes]]:
             command.append(bytes(data[start : start + length]))
         commands.append(command)
     if at != len(data):
-        msg = f"log entry holds a group with {len(data) - at} bytes behind its {count} commands"
+        msg = f"log entry holds a group with {len(data) - at} bytes after its {count} commands"
         raise InvariantError(msg)
     return commands
 

@@ -53,7 +53,7 @@ def pruned(path: str, keep_from: str, files: Files | None = None) -> list[str]:
             index, last = int(keep_from), max((one.last for one in ranges(path, files)), default=0)
             if index > last:  # a date without dashes, seconds since the epoch: nearly everything would go
                 raise RaftKVError(
-                    f"{path} ends with entry {last}, and --keep-from {keep_from} is an index behind it. Nothing was deleted; write a time "
+                    f"{path} ends with entry {last}, and --keep-from {keep_from} is an index after it. Nothing was deleted; write a time "
                     "as 2026-11-21T14:03:07Z"
                 )
             return prune(path, files, from_index=index)

@@ -52,7 +52,7 @@ class Target:
             return f"entry {self.index}"
         return "the newest point" if self.stamp_ms is None else show_time(self.stamp_ms)
 
-    def is_behind(self, entry: Archived) -> bool:
+    def includes(self, entry: Archived) -> bool:
         """Whether ``entry`` belongs to what is wanted."""
         if self.index is not None:
             return entry.index <= self.index
@@ -185,7 +185,7 @@ def _start(base: BaseFile | None, cluster_id: str, path: str, files: Files) -> P
 
 
 def of_backup_and_archive(backup: str, archive: str, target: Target = NEWEST, files: Files | None = None) -> Point:
-    """The state of a backup, and the entries of an archive behind it. Raises RaftKVError."""
+    """The state of a backup, and the entries of an archive after it. Raises RaftKVError."""
     files = files or OsFiles()
     with told(archive):
         found = ranges(archive, files)
@@ -204,10 +204,10 @@ def of_backup_and_archive(backup: str, archive: str, target: Target = NEWEST, fi
         )
     if target.index == start.index:
         return start
-    return _go_on(start, archive, _run_behind(start, archive, found, target, files), target, files)
+    return _go_on(start, archive, _run_after(start, archive, found, target, files), target, files)
 
 
-def _run_behind(start: Point, archive: str, found: list[Range], target: Target, files: Files) -> Run:
+def _run_after(start: Point, archive: str, found: list[Range], target: Target, files: Files) -> Run:
     """The newest run that goes on from ``start`` and has the target. Raises RaftKVError when there is a gap before it."""
     known = {one.run.number: one for one in found}
     held = "; ".join(map(str, found)) or "nothing"
@@ -223,7 +223,7 @@ def _run_behind(start: Point, archive: str, found: list[Range], target: Target, 
                 continue
         if target == NEWEST and any(later.last > run.last for later in everything if later.number > run.number):
             raise RaftKVError(
-                f"{archive} has a gap behind entry {run.last}, which {start.source} does not lead over; it holds {held}. "
+                f"{archive} has a gap after entry {run.last}, which {start.source} does not lead over; it holds {held}. "
                 f"--to-index {run.last} stops before the gap; {archive} without {start.source} gets to the newest point"
             )
         return run
@@ -234,14 +234,14 @@ def _run_behind(start: Point, archive: str, found: list[Range], target: Target, 
 
 def _go_on(start: Point, path: str, run: Run, target: Target, files: Files) -> Point:
     with told(path):
-        behind = entries_after(files, run, Place(start.index, start.term), start.cluster_id)
-        return _apply(start, path, behind, target)
+        entries = entries_after(files, run, Place(start.index, start.term), start.cluster_id)
+        return _apply(start, path, entries, target)
 
 
 def _apply(start: Point, source: str, entries: Iterator[Archived], target: Target) -> Point:
     machine, index, term = start.machine, start.index, start.term
     for entry in entries:
-        if not target.is_behind(entry):
+        if not target.includes(entry):
             if not machine.stamp_ms and target.stamp_ms is not None:
                 raise RaftKVError(
                     f"{target} is before {source}, whose first entry with a time is of {show_time(entry.stamp_ms)}"

@@ -5,7 +5,7 @@ state and log are complete and durable, and the last step says that it has arriv
 
 * one snapshot, the state after the point's entry, with the new members as its configuration. The members' disks are not
   in it (the leader registers them when it meets them), so that it is the same on every node that is restored alike;
-* a log that goes on behind it: the hard state with the point's term, without a vote, and two empty entries that carry
+* a log that goes on from it: the hard state with the point's term, without a vote, and two empty entries that carry
   the point's index and term, as a survivor's log has them (:mod:`raftkv.consensus.survivor`).
 
 The new cluster has an id of its own, which members prove to each other when they connect: nodes of the old cluster are
@@ -55,7 +55,7 @@ def new_cluster_id(wanted: str, random: str, point: Point, members: dict[str, st
     """The id of the new cluster. Raises RaftKVError when it cannot be one.
 
     With several members ``wanted`` is needed (it must be the same on all, and new for every restore) and gets a proof
-    behind it: a hash of state, place and members.
+    appended to it: a hash of state, place and members.
     """
     if len(members) > 1 and not wanted:
         raise RaftKVError(

@@ -44,7 +44,7 @@ def load_snapshot(path: str, files: Files | None = None) -> SnapshotState:
 
 
 def read_snapshot(file: File) -> SnapshotState:
-    """As :func:`load_snapshot`, out of any open file (a backup carries a snapshot behind a header of its own).
+    """As :func:`load_snapshot`, out of any open file (a backup carries a snapshot after a header of its own).
 
     Raises RaftKVError that names the file when it is damaged, of an unknown version, or cannot be read.
     """

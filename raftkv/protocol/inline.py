@@ -59,7 +59,7 @@ def _word(line: bytes, pos: int) -> tuple[bytes, int]:
 
 
 def _quoted(line: bytes, pos: int, quote: int, word: bytearray) -> int:
-    """Append what stands up to the closing ``quote`` to ``word``; returns the position behind it."""
+    """Append what stands up to the closing ``quote`` to ``word``; returns the position after it."""
     end = len(line)
     while pos < end:
         byte = line[pos]

@@ -11,7 +11,7 @@ anywhere by the network. Two parsers, one meaning:
   a request must not have them, skips the two bytes after a bulk string unseen, and allocates a list of
   whatever length the peer declares. The comparison settles the first two, :func:`_declares_too_much` the last.
 
-As in Redis 7.0, arrays of zero or negative length and blank lines are skipped, and the two bytes behind a
+As in Redis 7.0, arrays of zero or negative length and blank lines are skipped, and the two bytes after a
 bulk string are not looked at (such bytes are never ``aligned``).
 """
 
@@ -109,9 +109,9 @@ class ReferenceParser:
         return commands
 
     def consume(self, data: bytes, commands: list[list[bytes]], *, one: bool = False) -> bytes:
-        """Append what ``data`` completes to ``commands``; with ``one`` stop behind the first command.
+        """Append what ``data`` completes to ``commands``; with ``one`` stop after the first command.
 
-        Returns the bytes behind it (empty unless ``one`` stopped it).
+        Returns the bytes after it (empty unless ``one`` stopped it).
         """
         if self.error is not None:
             self._hold_back(data)
@@ -308,7 +308,7 @@ class RequestParser:
     def authenticated(self) -> None:
         """Lift the limits that hold before AUTH.
 
-        Redis parses what is pipelined behind an AUTH after having run it. So when ``error`` was one of those
+        Redis parses what is pipelined after an AUTH after having run it. So when ``error`` was one of those
         limits it is cleared, and the commands held back come from ``feed(b"")``.
         """
         self._reference.authenticated()

@@ -5,7 +5,7 @@ becomes of the archive's disk, the node goes on: a failure is told and tried aga
 that thread. Meanwhile the log keeps what is not archived yet, up to a bound; beyond it, or when the log becomes
 another one, there is a **gap**, which is told loudly, and a new run begins with a base of now.
 
-After a failure and after a restart it goes on behind the last complete file: the log still has what came after.
+After a failure and after a restart it goes on after the last complete file: the log still has what came after.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ class Archiver:
         self._retry_at = 0.0
         self._retry_s = RETRY_S
         self._held = 0
-        """First entry that a base on its way needs behind it."""
+        """First entry after it that a base on its way needs."""
         self._newest = 0
-        """Last entry that this process has seen in the archive, whatever is there now; 0 once the gap behind it was told."""
+        """Last entry that this process has seen in the archive, whatever is there now; 0 once the gap after it was told."""
         self._stopped: asyncio.Event | None = None
         self.state = ArchiveState()
         self._thread = threading.Thread(target=self._work, name="archiver", daemon=True)

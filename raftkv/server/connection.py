@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
             self.finish(command, argv, started, result)
 
     def _start_session_request(self, argv: Argv, request: flow.SessionRequest) -> None:
-        """Requests of a session behind each other need not wait: the log keeps their order, the tickets the replies'."""
+        """Requests of a session that follow each other need not wait: the log keeps their order, the tickets the replies'."""
         client = self.client
         mute = not client.reply_on or client.reply_skip > 0
         if client.reply_skip:
@@ -440,7 +440,7 @@ class Connection(asyncio.Protocol):
     def _relock(self) -> None:
         """AUTH succeeded, or RESET took it back: what may be declared changes.
 
-        What came behind AUTH in the same packet may be larger than was allowed before. What came behind RESET in
+        What came after AUTH in the same packet may be larger than was allowed before. What came after RESET in
         its packet is parsed already, and took no more memory than was allowed then.
         """
         self._locked = not self.client.authenticated

@@ -94,7 +94,7 @@ class DiskCare:
             self.log.warning("alarm cleared", node=one.node, kind=one.kind, reason=one.reason)
         own = (self.settings.node_id, NOSPACE)
         if own in {one[:2] for one in self._alarms} - {one[:2] for one in before}:
-            # The log behind a snapshot can go, and be it that some of it is what fills the disk.
+            # The log that a snapshot covers can go: it may be what fills the disk.
             asyncio.get_running_loop().call_soon(self.raft.replica.take_snapshot)
 
     def _on_snapshot_failed(self, _index: int, size_bytes: int, _seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 A client so learns at once that the node is there and that nothing was done, and clients that know the code go elsewhere or
 wait. What connected meanwhile is handed to the node when it serves; no client has to connect again, but for those whose next
-commands may rest on a refused one: behind a ``SELECT`` or ``MULTI`` that was refused, a ``SET`` would be another one.
+commands may rest on a refused one: after a ``SELECT`` or ``MULTI`` that was refused, a ``SET`` would be another one.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class Forwarder:
         """Tickets that certainly were not done, because this node does not lead (any more): let them wait again.
 
         They go before all that waits, because they were sent before it. One that was overtaken, because something of
-        the same sender behind it is on its way or done already, may not be tried again: that would turn the order
+        the same sender after it is on its way or done already, may not be tried again: that would turn the order
         round.
         """
         until = until or self._clock.monotonic() + self._request_s

@@ -252,7 +252,7 @@ class StoppedNode:
 def _unusable_log(error: CorruptionError, newest: SnapshotInfo | None) -> str:
     last = (
         f"; if there is neither, move {Path(error.path).parent} away: the snapshot up to entry {newest.index} (term "
-        f"{newest.term}) is intact, and everything behind it is lost then"
+        f"{newest.term}) is intact, and everything after it is lost then"
         if newest
         else ""
     )

@@ -60,7 +60,7 @@ class Finding:
     """Why no node may go on with it as it is; empty if one may."""
     damage: tuple[Damage, ...]
     entries: int
-    """That verify, also behind the damage, and also such that were replaced later."""
+    """That verify, also after the damage, and also such that were replaced later."""
     first_index: int
     last_index: int
     snapshot_index: int

@@ -37,7 +37,7 @@ class Ticket:
         self.database = database
 
     def later(self) -> Iterable[Ticket]:
-        """The same sender's tickets behind this one. None by default: one of which the next waits for the answer."""
+        """The same sender's tickets after this one. None by default: one of which the next waits for the answer."""
         return ()
 
     def answer(self, replies: Sequence[Reply]) -> None:

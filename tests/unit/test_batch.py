@@ -155,7 +155,7 @@ def test_another_version_is_refused_by_name(version):
         (raw_group(DIGEST, b"\0" * 15), "kind 6 that ends inside its head"),
         (raw_group(TXN, b"\0"), "kind 1 that ends inside its head"),
         (raw_group(TXN, b"\0\2" + struct.pack("!BQI", 0, 1, 1) + b"k"), "kind 1 that ends inside its head"),
-        (raw_group(TXN, b"\0\1" + struct.pack("!BQI", 0, 1, 2) + b"k"), "watched key that ends 1 bytes behind"),
+        (raw_group(TXN, b"\0\1" + struct.pack("!BQI", 0, 1, 2) + b"k"), "watched key that ends 1 bytes after"),
     ],
 )  # fmt: skip
 def test_damage_is_named(entry, text):

@@ -152,7 +152,7 @@ def test_wal_verify_finds_damage_and_goes_on(data):
     # One round holds all of them, and only the mark of the clean stop vouches for it.
     assert code == 1
     assert f"DAMAGED  {segment} at offset {rows[0]['offset']}: no valid record here" in shown
-    assert "8 of them behind damage" in shown
+    assert "8 of them after damage" in shown
     assert "DAMAGED" in run("wal", "dump", data)[1]
     assert "the log is DAMAGED" in run("wal", "ls", data)[1]
     found = json.loads(run("wal", "verify", data, "--json")[1])

@@ -308,7 +308,7 @@ def test_garbage_is_a_message_or_a_protocol_error(frame):
         (wire(Heartbeat(1, 2, 3))[4:-1], "kind 10 with 23 bytes"),
         (b"\x01" + struct.pack("!QQQQQI", 1, 1, 1, 1, 1, 2**32 - 1), "malformed"),
         (b"\x01" + struct.pack("!QQQQQIQI", 1, 1, 1, 1, 1, 1, 1, 9) + b"x" * 8, "ends inside an entry"),
-        (b"\x01" + struct.pack("!QQQQQI", 1, 1, 1, 1, 1, 0) + b"x", "1 bytes behind its last entry"),
+        (b"\x01" + struct.pack("!QQQQQI", 1, 1, 1, 1, 1, 0) + b"x", "1 bytes after its last entry"),
     ],
 )
 def test_malformed_frames_are_named(frame, text):

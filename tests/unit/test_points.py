@@ -184,7 +184,7 @@ def test_the_newest_point_behind_a_backup_is_not_the_end_before_a_gap():
         writer.begin_run(*raw_snapshot(more[:1], disk), StateSummary())
         writer.add(more[1:])
         writer.flush()
-    with pytest.raises(RaftKVError, match=r"gap behind entry 30.*holds .*entries 36 to 40.*--to-index 30.*without"):
+    with pytest.raises(RaftKVError, match=r"gap after entry 30.*holds .*entries 36 to 40.*--to-index 30.*without"):
         of_backup_and_archive("/b.backup", "/archive", NEWEST, disk)
     assert of_backup_and_archive("/b.backup", "/archive", Target(30), disk).index == 30
     assert of_backup_and_archive("/b.backup", "/archive", Target(stamp_ms=entries[-1].stamp_ms), disk).index == 30
@@ -195,7 +195,7 @@ def test_the_newest_point_behind_a_backup_is_not_the_end_before_a_gap():
 def test_an_index_that_the_archive_does_not_have_prunes_nothing(keep_from):
     disk, _ = small()
     names = set(disk.names)
-    with pytest.raises(RaftKVError, match=r"ends with entry 30.*is an index behind it\. Nothing was deleted"):
+    with pytest.raises(RaftKVError, match=r"ends with entry 30.*is an index after it\. Nothing was deleted"):
         archives.pruned("/archive", keep_from, disk)
     assert set(disk.names) == names
     assert archives.pruned("/archive", "20", disk)

@@ -10,7 +10,7 @@ Grammar (upper-case words are tokens, others are values)::
     choice   = sequence { "|" sequence }
     sequence = { word | "[" choice "]" | "<" choice ">" | "..." }
 
-Three readings make the tree the one that Redis documents: a token takes the values behind it in its sequence;
+Three readings make the tree the one that Redis documents: a token takes the values after it in its sequence;
 ``key [key ...]`` is one argument that may be repeated, and so is a group; a bracket with one element is that
 element, optional. Types are guessed from names: they change hints, never behaviour.
 Source: https://redis.io/docs/latest/commands/command-docs/.
