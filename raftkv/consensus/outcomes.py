@@ -41,7 +41,10 @@ class Cause(Enum):
     HANDING_OVER = Row(
         "write", "leadership is being handed over", NoLeaderError, "leadership is being handed to {}"
     )  # fmt: skip
-    QUEUE_FULL = Row("write", "too much waits for the quorum", BusyError, "{} batches are waiting for the quorum")
+    QUEUE_FULL = Row(
+        "write", "too much waits for the quorum", BusyError,
+        "{} batches are waiting for the quorum; nothing was done, try again",
+    )  # fmt: skip
     # -- a proposal that became an entry
     OVERWRITTEN = Row(
         "write", "another leader's entry was committed in its place", NoLeaderError,
@@ -56,21 +59,21 @@ class Cause(Enum):
     )  # fmt: skip
     LATE = Row(
         "write", "not committed within `request_timeout_ms`", UnknownOutcomeError,
-        "the entry was not committed in time; it may still be applied",
+        "the entry was not committed within request_timeout_ms; it may still be applied",
     )  # fmt: skip
     STOPPED_MEANWHILE = Row(
         "write", "this node stopped meanwhile", UnknownOutcomeError, "this node stopped before the outcome was known: {}"
     )  # fmt: skip
     # -- a read
     READ_STOPPED = Row("read", "this node has stopped", NodeStoppedError, "{}")
-    READS_FULL = Row("read", "too many reads wait", BusyError, "{} reads are waiting")
+    READS_FULL = Row("read", "too many reads wait", BusyError, "{} reads are waiting; try again")
     READ_LATE = Row(
         "read", "no leader confirmed it, or its entries did not come, within `request_timeout_ms`", NoLeaderError,
-        "no leader confirmed the read in time, or its entries are missing; nothing was read",
+        "no leader confirmed the read, or its entries did not come, within request_timeout_ms; nothing was read, try again",
     )  # fmt: skip
     TOKEN_LATE = Row(
         "read", "this node has not applied its token's entry within `request_timeout_ms`", BusyError,
-        "entry {} is not applied at this node yet; try again, or ask another node",
+        "entry {} was not applied at this node within request_timeout_ms; nothing was read, try again, or ask another node",
     )  # fmt: skip
     SYNCS_FULL = Row("read", "too many wait for a sync", BusyError, "{} commands are waiting for a sync; try again")
 

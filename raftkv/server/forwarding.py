@@ -153,7 +153,7 @@ class Forwarder:
             if len(ticket.raw) > ENTRY_BYTES_MAX:
                 ticket.fail(too_large(len(ticket.raw)))
             elif len(self._held) >= HELD_MAX:
-                ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
+                ticket.fail(_too_many_held())
             else:
                 self._held.append((ticket, until))
         self.retry()
@@ -172,7 +172,7 @@ class Forwarder:
             if isinstance(ticket, _Remote | _RemoteGroupTicket):
                 ticket.fail(NoLeaderError("this node does not lead; nothing was done"))  # its own node asks again
             elif len(self._held) + len(kept) >= HELD_MAX:
-                ticket.fail(BusyError(f"{HELD_MAX} writes are waiting for a leader"))
+                ticket.fail(_too_many_held())
             elif all(id(later) in waiting for later in ticket.later()):
                 kept.append((ticket, until))
             else:
@@ -203,7 +203,9 @@ class Forwarder:
         late = [ticket for ticket, until in held if until <= now or refusal is not None]
         self._held.extend(one for one in held if one[1] > now and refusal is None)
         for ticket in late:
-            ticket.fail(refusal or NoLeaderError("no leader was found in time; nothing was done"))
+            ticket.fail(
+                refusal or NoLeaderError("no leader was found within request_timeout_ms; nothing was done, try again")
+            )
 
     def _send(self, leader: str, held: deque[tuple[Ticket, float]]) -> None:
         """Send all, in parcels that a link can carry; what cannot leave now stays held."""
@@ -429,6 +431,12 @@ def _fits(ticket: Ticket, answer: _Answer) -> bool:
     if group.kind == TXN:
         return answer.raw is None and answer.index is None
     return group.kind != WATCH or answer.index is not None
+
+
+def _too_many_held() -> BusyError:
+    return BusyError(
+        f"{HELD_MAX} writes are waiting for a leader at this node, which takes no more; nothing was done, try again"
+    )
 
 
 def _too_large() -> UnknownOutcomeError:

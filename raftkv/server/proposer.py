@@ -71,7 +71,7 @@ class Proposer:
             ticket.fail(too_large(size))
             return
         if self._waiting_bytes + size > self._pending_bytes_max and self._waiting:
-            ticket.fail(BusyError(f"{self._waiting_bytes} bytes of writes are waiting (max_pending_bytes)"))
+            ticket.fail(self._busy(size))
             return
         self._waiting.append(ticket)
         self._waiting_bytes += size
@@ -79,6 +79,12 @@ class Proposer:
         if not self._scheduled and self._in_flight < FULL_ENTRIES_IN_FLIGHT:
             self._scheduled = True
             self._call_soon(self._flush)
+
+    def _busy(self, size: int) -> BusyError:
+        return BusyError(
+            f"{self._waiting_bytes} bytes of writes are waiting, and {size} more would be above max_pending_bytes "
+            f"({self._pending_bytes_max}); nothing was done, try again"
+        )
 
     def _flush(self) -> None:
         self._scheduled = False

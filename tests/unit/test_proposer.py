@@ -244,7 +244,10 @@ def test_too_many_bytes_waiting_are_refused_as_busy_and_surely_not_done():
     (error,) = late.got
     assert isinstance(error, BusyError)
     assert error.definite
-    assert f"{2 * size} bytes of writes are waiting" in str(error)
+    assert str(error) == (
+        f"TRYAGAIN {2 * size} bytes of writes are waiting, and {size} more would be above max_pending_bytes ({2 * size}); "
+        "nothing was done, try again"
+    )
     world.turn()
     world.commit()
     assert [one.got for one in taken] == [[[OK]], [[OK]]]
