@@ -46,8 +46,6 @@ from raftkv.store.keyspace import DATABASES, Keyspace
 
 EXPIRE_PER_ENTRY: Final = 200
 """Due keys removed by one entry in each database; the rest (invisible already) waits for the next ones."""
-PREPARED_MAX: Final = 4096
-"""Own batches whose parsed commands are kept until they are applied."""
 SESSION_REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A session's reply is encoded and kept on every replica; a larger one is answered with an error instead."""
 _LIST: Final = frozenset({list})
@@ -105,10 +103,15 @@ class StateMachine:
 
     # ------------------------------------------------------------ apply
     def prepare(self, entry: bytes, commands: list[list[Argv]]) -> None:
-        """Keep the commands that the leader has parsed already, group by group, for when ``entry`` is applied."""
-        while len(self._prepared) >= PREPARED_MAX:
-            del self._prepared[next(iter(self._prepared))]
+        """Keep the commands that the leader has parsed already, group by group, for when ``entry`` is applied.
+
+        Until :meth:`forget`: what is applied may be another copy of it, read from the log, or nothing.
+        """
         self._prepared[id(entry)] = (entry, commands)
+
+    def forget(self, entry: bytes) -> None:
+        """The outcome of a prepared entry is known."""
+        self._prepared.pop(id(entry), None)
 
     def apply(self, index: int, entry: bytes) -> list[GroupResult]:
         """Apply one entry; one result for each of its groups.

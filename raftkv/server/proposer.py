@@ -144,14 +144,15 @@ class Proposer:
         self._metrics.observe_batch(sum(map(len, commands)), len(entry))
         self._in_flight += 1
         self._in_flight_bytes += len(entry)
-        self._replicator.propose(entry, _Answer(self, owners, len(entry), self._account.monotonic()))
+        self._replicator.propose(entry, _Answer(self, owners, entry, self._account.monotonic()))
 
     def applied(
-        self, owners: list[list[Ticket]], size: int, started: float, results: Any, error: RaftKVError | None
+        self, owners: list[list[Ticket]], entry: bytes, started: float, results: Any, error: RaftKVError | None
     ) -> None:
-        """The outcome of an entry of ``size`` bytes arrived: answer everybody in order, then go on with what waited."""
+        """The outcome of ``entry`` arrived: answer everybody in order, then go on with what waited."""
+        self._machine.forget(entry)
         self._in_flight -= 1
-        self._in_flight_bytes -= size
+        self._in_flight_bytes -= len(entry)
         if error is None:
             for tickets, result in zip(owners, results, strict=True):
                 _answer(tickets, result)
@@ -179,16 +180,16 @@ class Proposer:
 class _Answer:
     """The callback of one entry (an object with slots is cheaper than a closure)."""
 
-    __slots__ = ("_owners", "_proposer", "_size", "_started")
+    __slots__ = ("_entry", "_owners", "_proposer", "_started")
 
-    def __init__(self, proposer: Proposer, owners: list[list[Ticket]], size: int, started: float) -> None:
+    def __init__(self, proposer: Proposer, owners: list[list[Ticket]], entry: bytes, started: float) -> None:
         self._proposer = proposer
         self._owners = owners
-        self._size = size
+        self._entry = entry
         self._started = started
 
     def __call__(self, results: object, error: RaftKVError | None) -> None:
-        self._proposer.applied(self._owners, self._size, self._started, results, error)
+        self._proposer.applied(self._owners, self._entry, self._started, results, error)
 
 
 def _close(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raftkv.commands.registry import TABLE
 from raftkv.errors import CommandError, InvariantError, RaftKVError
 from raftkv.machine.batch import DIGEST, OPEN, PLAIN, TICK, TXN, WATCH, Group, Run, Watched, encode_group, header
-from raftkv.machine.machine import EXPIRE_PER_ENTRY, LARGE_BYTES, PREPARED_MAX, RUN_MIN, StateMachine
+from raftkv.machine.machine import EXPIRE_PER_ENTRY, LARGE_BYTES, RUN_MIN, StateMachine
 from raftkv.protocol.encoder import encode, encode_commands
 from raftkv.protocol.replies import NIL_ARRAY, OK
 from raftkv.store.digest import digest_of
@@ -156,13 +156,6 @@ def test_an_entry_in_the_place_of_a_prepared_one_is_parsed_itself():
     replica.machine.prepare(kept, [[[b"SET", b"k", b"mine"]]])
     replica.machine.apply(1, other)
     assert replica.ask(b"GET", b"k") == b"theirs"
-
-
-def test_batches_prepared_and_never_applied_are_bounded():
-    machine = StateMachine()
-    for number in range(PREPARED_MAX + 5):
-        machine.prepare(header(number), [])
-    assert len(machine._prepared) == PREPARED_MAX
 
 
 # ------------------------------------------------------------------ time

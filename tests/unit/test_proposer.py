@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,6 +236,25 @@ def test_full_entries_do_not_wait_for_each_other_up_to_a_bound():
         assert len(world.entries) == FULL_ENTRIES_IN_FLIGHT + 2
     world.commit()
     assert keys_of(world.entries[-1]) == [[b"last", b"later"]]
+
+
+@pytest.mark.parametrize("outcome", ["applied", "applied from the log", "unknown", "refused at once"])
+def test_nothing_is_kept_of_an_entry_whose_outcome_is_known(outcome):
+    world = World()
+    if outcome == "refused at once":
+        world.error_at_once = UnknownOutcomeError("no quorum")
+    world.add(sets(b"k"))
+    world.turn()
+    if outcome.startswith("applied"):
+        entry, done = world.on_their_way.pop()
+        if outcome == "applied from the log":
+            entry = bytes(bytearray(entry))
+        done(world.machine.apply(1, entry), None)
+        del done
+    elif outcome == "unknown":
+        world.fail(UnknownOutcomeError("no quorum"))
+    kept = [one for one in gc.get_referrers(world.entries[0]) if one is not world.entries]
+    assert kept == []
 
 
 def test_too_many_bytes_waiting_are_refused_as_busy_and_surely_not_done():
