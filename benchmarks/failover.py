@@ -2,7 +2,8 @@
 
 Writers keep writing through every node, each over one connection at a time. The leader's process is killed with
 SIGKILL; when it is gone the clock starts, and it stops at the first acknowledgement of a write that was sent after
-that. A request that hangs is given up after a quarter of a second. The same code drives raftkv and etcd, each through one plain request a write (RESP; etcd's JSON gateway).
+that. A request that hangs is given up after a quarter of a second. The same code drives raftkv and etcd, each through
+one plain request a write (RESP; etcd's JSON gateway).
 """
 
 from __future__ import annotations

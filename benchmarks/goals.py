@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 Medians: TypeAlias = Mapping[str, float]
-"""``system/case`` to the median of the rounds: operations per second, MiB or seconds. What was not measured is absent."""
+"""``system/case`` to the median of the rounds: operations per second, MiB or seconds. What was not measured is
+absent."""
 
 
 @dataclass(frozen=True, slots=True)

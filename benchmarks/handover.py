@@ -1,8 +1,8 @@
 """How long no write is acknowledged when the leader is told to stop, or to hand over, under load.
 
-Writers use raftkv's own client, each with one connection, one write after the other; no write may fail. The gap is the longest
-time between two acknowledgements around the change, once of all writers together and once of the writer that waited longest.
-``python -m benchmarks.handover`` measures both ways, ten times each.
+Writers use raftkv's own client, each with one connection, one write after the other; no write may fail. The gap is the
+longest time between two acknowledgements around the change, once of all writers together and once of the writer that
+waited longest. ``python -m benchmarks.handover`` measures both ways, ten times each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a client notices while a node writes a snapshot, and what that costs in memory.
 
-``python -m benchmarks.pause`` fills one node, loads it with writes, and compares the latency of single writes of one client
-before and during BGSAVE. The node forks: the fork stops it once, and afterwards each page that it changes first is copied.
+``python -m benchmarks.pause`` fills one node, loads it with writes, and compares the latency of single
+writes of one client before and during BGSAVE. The node forks: the fork stops it once, and afterwards each
+page that it changes first is copied.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ class _Probe:
 
 
 def _load(port: int, keys: int, pipeline: int, stop: threading.Event) -> None:
-    """Writes all over the keys, so that pages are changed and copied; a little rest, so that the machine is not full."""
+    """Writes all over the keys, so that pages are changed and copied; a little rest, so that
+    the machine is not full.
+    """
     rng = Random(4)  # noqa: S311 -- which keys are written
     with Connection(LOOPBACK, port, timeout_s=60.0) as connection:
         while not stop.wait(0.002):

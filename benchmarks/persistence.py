@@ -1,4 +1,5 @@
-"""What a node does with its disk: group commit, recovery, snapshots, compression. A part of the comparison (``--only persistence``).
+"""What a node does with its disk: group commit, recovery, snapshots, compression. A part of the
+comparison (``--only persistence``).
 
 Everything stands beside the same work by Redis or by the bare system call, in the same run and on the same directory.
 """

@@ -1,8 +1,8 @@
 """``python -m benchmarks.reads``: GETs at the leader, at a follower and at all three nodes, in each mode of READ.
 
-On a machine with fewer cores than nodes and load generators the rate says how the cores were shared, not what a node can
-serve. So the processor time that a read costs each node is measured as well: a node that has a core to itself serves at
-most 1 000 000 / (microseconds a read) of them a second.
+On a machine with fewer cores than nodes and load generators the rate says how the cores were shared, not what a node
+can serve. So the processor time that a read costs each node is measured as well: a node that has a core to itself
+serves at most 1 000 000 / (microseconds a read) of them a second.
 """
 
 from __future__ import annotations

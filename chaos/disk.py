@@ -1,11 +1,11 @@
 """A disk in memory below :class:`persistence.files.Files`, with everything that a disk may do.
 
-A killed process loses nothing that it has written. A power cut loses what was not synced: in part, in any order, torn at
-any byte (:data:`Survival` says which part). Directory changes survive in the order in which they were made, up to some
-point (a journaling file system), except that a deletion may be undone; ``scattered`` does not even promise the order.
-Any mutating call may be the last one, find the disk full or read-only, or fail for good. After a failed sync reads show
-bytes that the disk does not have, and a further sync succeeds without writing them: so does Linux (Rebello et al., "Can
-Applications Recover from fsync Failures?", USENIX ATC 2020).
+A killed process loses nothing that it has written. A power cut loses what was not synced: in part, in any order, torn
+at any byte (:data:`Survival` says which part). Directory changes survive in the order in which they were made, up to
+some point (a journaling file system), except that a deletion may be undone; ``scattered`` does not even promise the
+order. Any mutating call may be the last one, find the disk full or read-only, or fail for good. After a failed sync
+reads show bytes that the disk does not have, and a further sync succeeds without writing them: so does Linux (Rebello
+et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
 To test with it: give it to whatever takes ``files=``, :meth:`Disk.arm` a fault, run until it strikes, let
 :meth:`Disk.power_cut` or :meth:`Disk.kill` end the life, and open the same directories again.
@@ -34,8 +34,8 @@ Operation = Literal[
 ]
 
 Survival = Literal["random", "nothing", "all", "names", "torn", "scattered"]
-"""What a power cut leaves of all that was not synced: ``random`` some directory changes up to some point, some sectors of
-some writes; ``nothing``; ``all``; ``names`` all directory changes and no content; ``torn`` no directory change, and
+"""What a power cut leaves of all that was not synced: ``random`` some directory changes up to some point, some sectors
+of some writes; ``nothing``; ``all``; ``names`` all directory changes and no content; ``torn`` no directory change, and
 content up to some byte of some write; ``scattered`` any directory changes, and any sectors.
 """
 SURVIVALS: Final[tuple[Survival, ...]] = ("random", "nothing", "all", "names", "torn", "scattered")
@@ -266,7 +266,8 @@ class Disk:
         self.unreadable: set[str] = set()
         """Paths that cannot be read."""
         self.lies: Callable[[Call], bool] | None = None
-        """Of which syncs it says that they are done, and does nothing: a cache without a battery, or a sync left out."""
+        """Of which syncs it says that they are done, and does nothing: a cache without a
+        battery, or a sync left out."""
         self.on_call: Callable[[Call], None] | None = None
         """Called before each mutating call, also before one that is to fail; what it raises, the call raises."""
         self._durable_names: dict[str, Inode] = {}
@@ -285,7 +286,8 @@ class Disk:
     ) -> None:
         """Let the ``at``-th mutating call from now on (0: none) raise ``fault``: an end of the process, or an errno.
 
-        ``where`` (an operation, or a predicate) says which calls count. A ``lasting`` fault strikes all that follow, too.
+        ``where`` (an operation, or a predicate) says which calls count. A ``lasting`` fault strikes all that follow,
+        too.
         """
         self.steps = 0
         self.journal.clear()

@@ -6,11 +6,11 @@ One line an event, in the order in which it was recorded:
     {"time": 1.27, "process": 3, "type": "ok", "model": "list", "action": "append", "key": "l1", "value": 42}
 
 ``value`` is the argument in an ``invoke`` and the reply in an ``ok``. As in Jepsen, ``fail`` says that the operation
-certainly did not happen and ``info`` that nobody knows; both carry the reason in ``value``. An invocation without an end
-(the client died with it) counts as ``info``.
+certainly did not happen and ``info`` that nobody knows; both carry the reason in ``value``. An invocation without an
+end (the client died with it) counts as ``info``.
 
-A process is a client that does one thing at a time. ``time`` is in seconds of a clock that never goes back, the same for
-all processes of a history.
+A process is a client that does one thing at a time. ``time`` is in seconds of a clock that never goes back, the same
+for all processes of a history.
 """
 
 from __future__ import annotations

@@ -27,7 +27,10 @@ class RateLimiter:
         self._window_s = window_s
 
     def allow(self, who: str, now_s: float) -> tuple[bool, float]:
-        """Whether a request of ``who`` at ``now_s`` is within the limit, and the rate with it. A refusal counts nothing."""
+        """Whether a request of ``who`` at ``now_s`` is within the limit, and the rate with it.
+
+        A refusal counts nothing.
+        """
         window, into = divmod(now_s, self._window_s)
         this, before = f"rate:{who}:{window:.0f}", f"rate:{who}:{window - 1:.0f}"
         batch = self._client.pipeline(transaction=True)

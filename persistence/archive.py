@@ -7,10 +7,10 @@
     DIR/<run>/<first>-<last>.entries     entries (persistence.entries)
     DIR/<run>/*.part                     being written; deleted when the archive is opened for writing again
 
-A **run** is a row of entries without a gap, with the bases that lie in it; 8 digits, from 00000001. It begins with a base,
-or with entry 1. A new run begins whenever the row cannot go on: entries were compacted away before they were
-archived, or the log has become another one. What can be restored is any point of a run from its first base on (a
-run that begins with entry 1: from that entry on), never one between two runs.
+A **run** is a row of entries without a gap, with the bases that lie in it; 8 digits, from 00000001. It begins with a
+base, or with entry 1. A new run begins whenever the row cannot go on: entries were compacted away before they were
+archived, or the log has become another one. What can be restored is any point of a run from its first base on (a run
+that begins with entry 1: from that entry on), never one between two runs.
 
 Theory: within one cluster (index, term) of an entry names all entries up to it (Raft's log matching), so files fit
 together when the term before a file's first entry is that of the entry before; the chain of digests shows besides
@@ -284,7 +284,10 @@ class ArchiveWriter:
         return info
 
     def add(self, entries: Iterable[Archived]) -> None:
-        """Take in what follows ``added``. Nothing is written. Raises ArchiveError, changing nothing, when it does not follow."""
+        """Take in what follows ``added``.
+
+        Nothing is written. Raises ArchiveError, changing nothing, when it does not follow.
+        """
         if not self.run or self.unusable:
             raise ArchiveError("a run has to be begun first")
         for entry in entries:

@@ -56,7 +56,9 @@ class Committer:
         self._thread.start()
 
     def request(self) -> None:
-        """Only the owner sets the flag and only the committer resets it, after it took the semaphore: no lost wakeup."""
+        """Only the owner sets the flag and only the committer resets it, after it took the
+        semaphore: no lost wakeup.
+        """
         if not self._requested:
             self._requested = True
             self._wake.release()

@@ -9,10 +9,10 @@
     DIR/snapshots/  see persistence.snapshots
     DIR/damaged-N/  log and snapshots that were set aside because they were damaged, and the identity they had
 
-**Setting aside.** A damaged log must never be followed by an empty one under the same disk id: its node would pass for the
-one that remembers. So the directory first gets a new disk id, and an identity that says where the old content belongs;
-then the content goes there; then the identity says that it has gone. A crash leaves the damaged directory as it was, or
-one that the next :meth:`DataDirectory.open` finishes before anybody looks into it.
+**Setting aside.** A damaged log must never be followed by an empty one under the same disk id: its node would pass for
+the one that remembers. So the directory first gets a new disk id, and an identity that says where the old content
+belongs; then the content goes there; then the identity says that it has gone. A crash leaves the damaged directory as
+it was, or one that the next :meth:`DataDirectory.open` finishes before anybody looks into it.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ class DataDirectory:
     def set_aside(self, new_disk_id: str, notes: bytes) -> str:
         """Move log and snapshots away and go on empty under ``new_disk_id`` (random); the path where they are now.
 
-        ``notes`` are left there as :data:`NOTES`. Nothing may have log or snapshots open. Raises OSError; then it is as it
-        was, or the next :meth:`open` (or :meth:`finish_setting_aside`) finishes it.
+        ``notes`` are left there as :data:`NOTES`. Nothing may have log or snapshots open. Raises OSError; then it is as
+        it was, or the next :meth:`open` (or :meth:`finish_setting_aside`) finishes it.
         """
         old = self.identity
         if old.next_cluster_id:

@@ -9,9 +9,9 @@ The layout, little-endian::
     body    one zstd frame of records
     record  u64 index, u64 term, u64 stamp, u32 bytes of the payload; the payload
 
-``stamp`` is the time of an entry in ms since the Unix epoch, as its owner tells it; it never goes back. ``chain`` is the BLAKE2b
-(16 bytes) of the header of the file before, zeros in the first one of a run: since a header has the checksum of
-its body, a row of files whose chain holds is the row that was written.
+``stamp`` is the time of an entry in ms since the Unix epoch, as its owner tells it; it never goes back. ``chain`` is
+the BLAKE2b (16 bytes) of the header of the file before, zeros in the first one of a run: since a header has the
+checksum of its body, a row of files whose chain holds is the row that was written.
 """
 
 from __future__ import annotations

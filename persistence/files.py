@@ -84,7 +84,10 @@ class File(Protocol):
         ...
 
     def claim(self, size: int) -> None:
-        """Give the file ``size`` bytes of blocks, whatever they hold. Raises OSError (ENOSPC) when there are not as many."""
+        """Give the file ``size`` bytes of blocks, whatever they hold.
+
+        Raises OSError (ENOSPC) when there are not as many.
+        """
         ...
 
     def close(self) -> None:
@@ -282,7 +285,8 @@ class OsFiles:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
-            # Whoever made it may have been killed before its name was durable. We did not where we may not open its parent.
+            # Whoever made it may have been killed before its name was durable. We did not where we may not open its
+            # parent.
             with contextlib.suppress(PermissionError):
                 self.fsync_dir(parent)
         else:

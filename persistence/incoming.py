@@ -1,7 +1,8 @@
 """A snapshot on its way from another node: kept over broken links and restarts, believed chunk by chunk.
 
-It grows in ``incoming-INDEX-TERM-SIZE-SEAL.part``: the name says which file it is a part of. What an earlier life of the
-process received is verified and decompressed like what has just arrived, and written again; nothing counts for being there.
+It grows in ``incoming-INDEX-TERM-SIZE-SEAL.part``: the name says which file it is a part of. What an
+earlier life of the process received is verified and decompressed like what has just arrived, and written
+again; nothing counts for being there.
 """
 
 from __future__ import annotations
@@ -129,10 +130,11 @@ class IncomingSnapshot:
         self.offset += len(data)
 
     def advance(self, sink: Callable[[bytes], object], limit: int) -> bool:
-        """Verify what has arrived, and give its content to ``sink``: about ``limit`` bytes, or a chunk that has no content.
+        """Verify what has arrived, and give its content to ``sink``: about ``limit`` bytes, or a chunk that has no
+        content.
 
-        False when all that can be done with what is here was done. Raises CorruptSnapshotError when it is damaged: it is
-        cut off after the last chunk that verifies, and its content begins anew, for another sink.
+        False when all that can be done with what is here was done. Raises CorruptSnapshotError when it is damaged: it
+        is cut off after the last chunk that verifies, and its content begins anew, for another sink.
         """
         file = self._opened()
         given = 0
@@ -195,8 +197,8 @@ class IncomingSnapshot:
             self._end(reader)
 
     def _write_again(self, file: File, end: int) -> None:
-        """What an earlier life received, up to ``end``: after a sync that failed the page cache may show what the disk has not,
-        and the next sync would leave it out.
+        """What an earlier life received, up to ``end``: after a sync that failed the page cache may show what the disk
+        has not, and the next sync would leave it out.
         """
         end = min(end, self.resumed_bytes)
         while self._written_again < end:

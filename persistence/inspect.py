@@ -1,13 +1,13 @@
 """Looking into a log and at snapshots: what is there, and what of it verifies. Nothing is locked, changed or deleted.
 
-The verdict on a log is that of the code that opens the log (:func:`persistence.recovery.recover`, through a layer that keeps its
-repairs to itself), so that the two cannot differ. What that code does not say is added here: how far each segment
-verifies, and how much of what lies after damage still does.
+The verdict on a log is that of the code that opens the log (:func:`persistence.recovery.recover`, through a layer that
+keeps its repairs to itself), so that the two cannot differ. What that code does not say is added here: how far each
+segment verifies, and how much of what lies after damage still does.
 
-The log may be in use. Then its end moves while it is read, segments are rolled, recycled and deleted, and a look may meet
-any of it half done. Two facts tell this from damage: a segment that is not the newest is never changed under its
-name; and where a record proves that what lies before it was durable, a second look sees that as it is. So an error counts
-when a second look finds the same.
+The log may be in use. Then its end moves while it is read, segments are rolled, recycled and deleted, and a look may
+meet any of it half done. Two facts tell this from damage: a segment that is not the newest is never changed under its
+name; and where a record proves that what lies before it was durable, a second look sees that as it is. So an error
+counts when a second look finds the same.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ class LogReader:
         self._file_of = file_of
 
     def run(self, index: int, count: int, bytes_max: int = sys.maxsize) -> list[Entry]:
-        """At least one, at most ``count`` entries from ``index`` on that lie together, and hardly more than ``bytes_max``."""
+        """At least one, at most ``count`` entries from ``index`` on that lie together, and
+        hardly more than ``bytes_max``.
+        """
         places = self._places(index, count, min(READ_AHEAD_BYTES, bytes_max))
         start = places.offsets[0]
         file = self._file_of(places.segment)
@@ -47,7 +49,9 @@ class LogReader:
         return found
 
     def beginning_with(self, mark: int, low: int, high: int) -> Iterator[Entry]:
-        """Those of the entries ``low .. high - 1`` whose payload begins with the byte ``mark``; only they are verified."""
+        """Those of the entries ``low .. high - 1`` whose payload begins with the byte ``mark``;
+        only they are verified.
+        """
         first = bytes([mark])
         while low < high:
             places = self._places(low, high - low, READ_AHEAD_BYTES)

@@ -1,7 +1,8 @@
 """A file system behind a layer that keeps every change to itself: what is below is only read.
 
-For looking at a directory with the code that would otherwise repair it: recovery of a log cuts its torn tail and opening
-a snapshot store deletes what was never finished. Here they do so in memory, for whoever looks through this layer.
+For looking at a directory with the code that would otherwise repair it: recovery of a log cuts its
+torn tail and opening a snapshot store deletes what was never finished. Here they do so in memory, for
+whoever looks through this layer.
 """
 
 from __future__ import annotations

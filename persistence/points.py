@@ -1,5 +1,5 @@
-"""Points that an archive can be gone back to: which there are, from which base each is reached, whether all verifies, and
-what is not needed any more.
+"""Points that an archive can be gone back to: which there are, from which base each is reached, whether all verifies,
+and what is not needed any more.
 """
 
 from __future__ import annotations
@@ -179,9 +179,9 @@ def _verify_entries(run: Run, start: Place, cluster_id: str, files: Files) -> It
 def prune(path: str, files: Files, *, from_index: int | None = None, from_ms: int | None = None) -> list[str]:
     """Delete what no point at or after ``from_index``, or stamped ``from_ms`` or later, needs.
 
-    Deletes oldest first, so that a crash leaves an archive that begins later. Returns the paths; the newest base, and what
-    follows it, always stays. Raises CorruptionError when the base that everything would rest on does not verify: then
-    nothing is deleted.
+    Deletes oldest first, so that a crash leaves an archive that begins later. Returns the paths; the newest base,
+    and what follows it, always stays. Raises CorruptionError when the base that everything would rest on does not
+    verify: then nothing is deleted.
     """
     found = ranges(path, files)
     _refuse_two_clusters(path, found)

@@ -77,7 +77,9 @@ class Positions:
         return Position(self._segments[place], self._offsets[place], self._sizes[place])
 
     def places(self, index: int, count: int, bytes_max: int) -> Places:
-        """Of at least one and at most ``count`` entries from ``index`` on; the others begin within ``bytes_max`` of the first."""
+        """Of at least one and at most ``count`` entries from ``index`` on; the others begin
+        within ``bytes_max`` of the first.
+        """
         first = index - self.first
         segment, offset = self._segments[first], self._offsets[first]
         stop = min(first + count, len(self._offsets))

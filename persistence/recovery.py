@@ -84,7 +84,10 @@ def recover(directory: str, files: Files, spares: Spares, progress: Progress = u
 
 
 def _replay_all(directory: str, files: Files, numbers: list[int], progress: Progress) -> Recovered:
-    """Replay the newest segment, which says how many of the older ones are needed, then these. Holds the bytes of one at a time."""
+    """Replay the newest segment, which says how many of the older ones are needed, then these.
+
+    Holds the bytes of one at a time.
+    """
     newest, older = Replay(), Replay()
     sizes = {number: _size_of(directory, files, number) for number in numbers}
     try:

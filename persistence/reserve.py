@@ -1,9 +1,9 @@
 """Space set aside for the moment at which the disk is full.
 
-A file of claimed blocks, ``DIR/reserve``. When the log would fail for want of space the file is deleted, and the log goes
-on in its place: enough to take deletions, a snapshot and the compaction of the log, which make room again. Whoever owns
-the directory claims it anew when there is space (:meth:`Reserve.make`), and is told what met a full disk
-(:attr:`Reserve.shortage`).
+A file of claimed blocks, ``DIR/reserve``. When the log would fail for want of space the file is deleted, and the
+log goes on in its place: enough to take deletions, a snapshot and the compaction of the log, which make room
+again. Whoever owns the directory claims it anew when there is space (:meth:`Reserve.make`), and is told what met
+a full disk (:attr:`Reserve.shortage`).
 
 Caveats. Other programs may take the space that was given back. A file system that copies on write may need blocks for
 what is overwritten, so that even a prepared segment can meet a full disk: that is what the reserve is for, too.

@@ -117,7 +117,10 @@ def decode_segment_header(block: Buffer, path: str, number: int) -> SegmentHeade
 
 
 def walk(content: memoryview, marker: int) -> Iterator[Record]:
-    """All records from the first on, up to the first thing that is not a record. One at a time: there may be a million."""
+    """All records from the first on, up to the first thing that is not a record.
+
+    One at a time: there may be a million.
+    """
     offset = DATA_START
     while (record := decode_at(content, offset, marker)) is not None:
         yield record

@@ -198,7 +198,9 @@ class SnapshotContent:
     """
 
     def __init__(self, file: Readable, progress: Progress = untold, bytes_max: int | None = None) -> None:
-        """``bytes_max`` bounds the content for whoever keeps it, see :func:`declared_bytes`; None for whoever lets it pass."""
+        """``bytes_max`` bounds the content for whoever keeps it, see :func:`declared_bytes`;
+        None for whoever lets it pass.
+        """
         self._reader = Reader(file)
         self._progress = progress
         self._bytes_max = bytes_max
@@ -241,7 +243,9 @@ class SnapshotContent:
 
 
 def declared_bytes(file: Readable) -> int:
-    """How much content the end of a complete file declares: a bound for memory, before its checksum can be known to match."""
+    """How much content the end of a complete file declares: a bound for memory, before its
+    checksum can be known to match.
+    """
     end = file.pread(FOOTER.size, max(0, file.size() - FOOTER.size))
     return int(FOOTER.unpack(end)[0]) if len(end) == FOOTER.size else 0
 

@@ -148,7 +148,8 @@ class SnapshotStore:
         for name in self.files.listdir(directory):
             if name.endswith(PART_SUFFIX) and name not in useful:
                 self.files.unlink(join(directory, name))
-        # A process that was killed right after a rename left a snapshot that is seen, and not yet durable under its name.
+        # A process that was killed right after a rename left a snapshot that is seen, and not yet durable under its
+        # name.
         self.files.fsync_dir(directory)
 
     def begin(self, meta: SnapshotMeta, level: int = 3) -> SnapshotWriter:
@@ -178,8 +179,8 @@ class SnapshotStore:
 
     def load_newest(self, load: Callable[[Iterable[bytes]], None], progress: Progress = untold) -> SnapshotInfo | None:
         """Give ``load`` the content of the newest snapshot, and say which one it was: :meth:`newest` and :meth:`read`
-        in one, so that a large file is read once. What that snapshot makes useless is deleted: a process that ended right
-        after :meth:`publish` had renamed its file left one more than ``keep``.
+        in one, so that a large file is read once. What that snapshot makes useless is deleted: a process that ended
+        right after :meth:`publish` had renamed its file left one more than ``keep``.
 
         ``load`` is called again with an older one when its argument raises CorruptSnapshotError, so it must change
         nothing before that has ended. What else it raises leaves here.

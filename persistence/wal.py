@@ -326,8 +326,8 @@ class Log:
         return self._read(index, 1)[0]
 
     def entries(self, low: int, count: int, bytes_max: int = sys.maxsize) -> list[Entry]:
-        """Up to ``count`` entries from ``low`` on, fewer at the end of the log; the one whose payload makes it more than
-        ``bytes_max`` bytes is the last, unless it is the first: two come at least.
+        """Up to ``count`` entries from ``low`` on, fewer at the end of the log; the one whose payload makes it more
+        than ``bytes_max`` bytes is the last, unless it is the first: two come at least.
 
         Raises OutOfRangeError when ``low`` is below ``first_index``.
         """
@@ -347,7 +347,9 @@ class Log:
         return _bounded(found, bytes_max)
 
     def beginning_with(self, mark: int, low: int) -> Iterator[Entry]:
-        """The entries from ``low`` on whose payload begins with the byte ``mark``, in order; the log may not change meanwhile."""
+        """The entries from ``low`` on whose payload begins with the byte ``mark``, in order;
+        the log may not change meanwhile.
+        """
         self._check_usable()
         if self.last_index:
             low = max(low, self.first_index)

@@ -199,8 +199,8 @@ class Replicator(Protocol):
     def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
         """Call ``done`` when this node has applied entry ``index``, at once if it has.
 
-        A definite BusyError when it has not within the request timeout; NodeStoppedError when it serves nothing any more;
-        NoLeaderError while it is being repaired, and holds less than it did.
+        A definite BusyError when it has not within the request timeout; NodeStoppedError when it serves nothing any
+        more; NoLeaderError while it is being repaired, and holds less than it did.
         """
         ...
 

@@ -40,7 +40,8 @@ class Scenario(Protocol):
         ...
 
     def judge(self, disk: CellDisk, *, damaged: bool) -> Judgement:
-        """Open, compare, go on. With ``damaged`` a bit was changed: then it may refuse, and lose its last unclosed round.
+        """Open, compare, go on. With ``damaged`` a bit was changed: then it may refuse, and lose its last unclosed
+        round.
 
         Raises LostError.
         """

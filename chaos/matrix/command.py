@@ -1,4 +1,7 @@
-"""The options of ``raftkv matrix``. They stand apart from what they start, so that ``raftkv --help`` need not load it."""
+"""The options of ``raftkv matrix``.
+
+They stand apart from what they start, so that ``raftkv --help`` need not load it.
+"""
 
 from __future__ import annotations
 

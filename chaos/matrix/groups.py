@@ -1,4 +1,6 @@
-"""A whole node: replica, state machine, log and snapshots; alone, and as the follower of a group that is given a snapshot."""
+"""A whole node: replica, state machine, log and snapshots; alone, and as the follower of a
+group that is given a snapshot.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +71,8 @@ class NodeEndedError(RaftKVError):
 class GroupLife:
     """What the lives of a node have in common: pushes to one list, and the state in the end.
 
-    Every element is pushed once, by a client that does not ask again: what was acknowledged is there once, in order; what
-    was not may be there, once.
+    Every element is pushed once, by a client that does not ask again: what was acknowledged is there once, in order;
+    what was not may be there, once.
     """
 
     nodes = 1

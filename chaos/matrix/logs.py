@@ -204,7 +204,9 @@ class LogLife:
 
 
 class FullDiskLife(LogLife):
-    """The disk fills up: in a write, at a new segment, while one is prepared; the reserve is given back and made again."""
+    """The disk fills up: in a write, at a new segment, while one is prepared; the reserve is
+    given back and made again.
+    """
 
     def prepare(self, disk: CellDisk) -> None:
         self._open(disk)

@@ -1,9 +1,9 @@
 """Bugs, one at a time, that the matrix must find: it must be able to fail.
 
-Most are made by leaving out one sync: for each failpoint that is one, the disk does nothing there (:func:`left_out`).
-That no cell is lost then would mean that the sync is of no use, or that the matrix is blind; those of which the
-first is true are in :data:`OF_NO_USE_ALONE`, with the reason. The others, in :data:`PLANTS`, are mistakes of order and of
-trust, as people make them.
+Most are made by leaving out one sync: for each failpoint that is one, the disk does nothing there
+(:func:`left_out`). That no cell is lost then would mean that the sync is of no use, or that the matrix is blind;
+those of which the first is true are in :data:`OF_NO_USE_ALONE`, with the reason. The others, in :data:`PLANTS`,
+are mistakes of order and of trust, as people make them.
 """
 
 from __future__ import annotations

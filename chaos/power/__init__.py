@@ -1,10 +1,12 @@
-"""Power cuts and failed writes on the real file system, for real processes: a preloaded library keeps what of a directory is durable.
+"""Power cuts and failed writes on the real file system, for real processes: a preloaded library keeps
+what of a directory is durable.
 
 :func:`build` compiles ``shim.c`` (whose head says what counts as durable). A process that is started with
-:meth:`Power.environment` writes as ever; when it is dead, :meth:`Power.cut` puts what was durable in the place of what it wrote.
-So it stands below ``OsFiles``, and needs nothing of the program: any that CPython runs will do, on Linux.
+:meth:`Power.environment` writes as ever; when it is dead, :meth:`Power.cut` puts what was durable in the place of what
+it wrote. So it stands below ``OsFiles``, and needs nothing of the program: any that CPython runs will do, on Linux.
 
-What it cannot say: what a kernel or a disk does that keeps more than it promised. :mod:`chaos.disk` has those survivals.
+What it cannot say: what a kernel or a disk does that keeps more than it promised.
+:mod:`chaos.disk` has those survivals.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ sync(os.path.dirname(sys.argv[1]))
 
 
 def build(directory: Path) -> Path:
-    """The library, made in ``directory``. Raises FileNotFoundError without ``cc``, CalledProcessError when it refuses."""
+    """The library, made in ``directory``.
+
+    Raises FileNotFoundError without ``cc``, CalledProcessError when it refuses.
+    """
     library = directory / "power.so"
     subprocess.run(["cc", *_FLAGS, "-o", library, SOURCE, "-ldl"], check=True)
     return library
@@ -54,7 +59,10 @@ class Power:
         self._begin()
 
     def environment(self, strike: str = "") -> dict[str, str]:
-        """Variables for the process. ``strike``: it dies right before a call, as ``"<n> <pattern>"`` (see ``shim.c``)."""
+        """Variables for the process.
+
+        ``strike``: it dies right before a call, as ``"<n> <pattern>"`` (see ``shim.c``).
+        """
         return {
             "LD_PRELOAD": str(self._library),
             "POWER_ROOT": str(self.data),
@@ -63,7 +71,9 @@ class Power:
         }
 
     def fail(self, what: str) -> None:
-        """From now on: what a write or a sync of the running process meets, as ``"<n> <how> <pattern>"`` (see ``shim.c``)."""
+        """From now on: what a write or a sync of the running process meets, as
+        ``"<n> <how> <pattern>"`` (see ``shim.c``).
+        """
         part = self.shadow / "fail.part"
         part.write_text(what)
         part.rename(self.shadow / "fail")

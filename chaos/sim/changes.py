@@ -88,7 +88,9 @@ def move(world: World, rng: Random) -> Harm | None:
 
 
 def compact(world: World, rng: Random) -> Harm | None:
-    """COMPACT at a node, whoever it is: a snapshot, and the log is cut to it; sometimes before that snapshot is there."""
+    """COMPACT at a node, whoever it is: a snapshot, and the log is cut to it; sometimes before
+    that snapshot is there.
+    """
     member = world.members[rng.choice(world.ids)]
     if not member.up or member.replica.core.halted:
         return None

@@ -172,7 +172,8 @@ class Checks:
     def _held_by_majority(self, leader: Member, index: int, term: int) -> None:
         """What a leader commits lies, synced, on a majority of its voters.
 
-        They are those of before this step, or of after it: a leader that has committed an entry may change them at once.
+        They are those of before this step, or of after it: a leader that has committed an entry may change them at
+        once.
         """
         now = leader.replica.core.voters
         lacking = [self._lacking(leader, voters, index, term) for voters in (now, self._voters.get(leader.key, now))]

@@ -1,12 +1,13 @@
 """Clients, and what they may demand: nothing acknowledged is lost, nothing happens twice, reads are linearizable.
 
-Each client does one thing after the other. A *session* client repeats a write in doubt until it is answered; a *plain* one
-repeats only what certainly did not happen, and lets go of what is in doubt. Three kinds of keys make every
+Each client does one thing after the other. A *session* client repeats a write in doubt until it is answered; a *plain*
+one repeats only what certainly did not happen, and lets go of what is in doubt. Three kinds of keys make every
 observation a number that may only grow, so that linearizability of reads is a comparison: a register that one client
 sets to 1, 2, 3...; a list that one client appends to (its length); a counter that all session clients increment.
 
-Reads in a weaker mode are checked as exactly: a bounded one against what was known that long before, one with a token against
-what was known when the token was asked for, a local one against what was read at the same node in the same life.
+Reads in a weaker mode are checked as exactly: a bounded one against what was known that long before,
+one with a token against what was known when the token was asked for, a local one against what was
+read at the same node in the same life.
 """
 
 from __future__ import annotations

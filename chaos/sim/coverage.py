@@ -1,8 +1,8 @@
 """What the search has been through: which kind of fault hit a node in which role, in the middle of what.
 
 A cell is (kind of fault, role, phase). A node may be in several phases at once, then it counts for each. What a cell
-can be is bounded by what the fault aims at and by what a role does; the share of cells visited says how far a search got, and
-the empty ones where a profile is missing.
+can be is bounded by what the fault aims at and by what a role does; the share of cells visited says how far a search
+got, and the empty ones where a profile is missing.
 """
 
 from __future__ import annotations

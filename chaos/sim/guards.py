@@ -1,7 +1,7 @@
 """Switches that turn one guard of the consensus layer off, for the simulation only: it must be able to fail.
 
-Each replaces one method or property by what the code would be without the guard. :data:`GUARDS` says what the guard stops;
-``tests/simulation`` shows, for each, a profile and seeds in which the simulation finds the violation.
+Each replaces one method or property by what the code would be without the guard. :data:`GUARDS` says what the guard
+stops; ``tests/simulation`` shows, for each, a profile and seeds in which the simulation finds the violation.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Links as TCP gives them to :mod:`raftkv.consensus.links`: one connection a direction, queued, breaking, half open.
 
-Where a profile limits the bandwidth, bulk waits its turn and takes its time, and what is urgent goes in between fragments
-(:mod:`raftkv.consensus.lanes`). Without a limit nothing ever waits, and everything arrives in the order of sending.
+Where a profile limits the bandwidth, bulk waits its turn and takes its time, and what is urgent goes in
+between fragments (:mod:`raftkv.consensus.lanes`). Without a limit nothing ever waits, and everything
+arrives in the order of sending.
 
-A cut direction holds what is sent (TCP sends again) until it is healed or the connection is given up; what was in flight
-on a broken connection is lost, or arrives late, after messages of the next one. ``loss``, ``duplicates`` and ``reorder``
-go beyond TCP: the messages promise not to rely on it.
+A cut direction holds what is sent (TCP sends again) until it is healed or the connection is given up; what was in
+flight on a broken connection is lost, or arrives late, after messages of the next one. ``loss``, ``duplicates`` and
+``reorder`` go beyond TCP: the messages promise not to rely on it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A run as it is asked for: what is fixed by the seed, and what of it is left out. One line of the shell says all of it."""
+"""A run as it is asked for: what is fixed by the seed, and what of it is left out.
+
+One line of the shell says all of it.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ ENGINES: Final = (RAFTKV, STOCK)
 class Plan:
     """What :func:`chaos.sim.world.simulate` runs.
 
-    Faults are numbered from 1 in the order in which the storm draws them. Leaving some out changes neither kind, time nor
-    dice of the others, so a part of a storm is still the same storm.
+    Faults are numbered from 1 in the order in which the storm draws them. Leaving some out changes neither kind, time
+    nor dice of the others, so a part of a storm is still the same storm.
     """
 
     seed: int

@@ -1,4 +1,6 @@
-"""What a search prints: a line for each profile, their sum, and every violation with the command that shows it again."""
+"""What a search prints: a line for each profile, their sum, and every violation with the
+command that shows it again.
+"""
 
 from __future__ import annotations
 

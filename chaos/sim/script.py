@@ -23,8 +23,8 @@ Nothing moves by itself. A message is under way until the script delivers or dro
 log is the engine's own, 1/0. After the ``cluster`` nobody leads.
 
 Verbs that choose messages (``deliver``, ``drop``, ``hold``, ``duplicate``) take, in any order, a direction (``n1->n2``;
-``n1,n3->*``), a kind (``append-entries``, ``vote``), ``nth=2`` for the second of those that fit, or ``last``. Without any of
-these they mean all. A held message is meant only if the word ``held`` is there. To mean none is an error.
+``n1,n3->*``), a kind (``append-entries``, ``vote``), ``nth=2`` for the second of those that fit, or ``last``. Without
+any of these they mean all. A held message is meant only if the word ``held`` is there. To mean none is an error.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def _ignore_alarms() -> None:
 def search(choice: Choice, show: Show, *, first: bool, shrink_runs: int, jobs: int = 1) -> list[Found]:
     """All runs with a violation; ``first``: at most one for each profile; ``jobs`` processes make the runs.
 
-    Of each kind that a profile shows, the first is made smaller, with up to ``shrink_runs`` runs; not if the choice names
-    the faults, as the command for a run that was made smaller does.
+    Of each kind that a profile shows, the first is made smaller, with up to ``shrink_runs`` runs; not if the choice
+    names the faults, as the command for a run that was made smaller does.
     """
     _ignore_alarms()
     with runner(jobs) as workers:

@@ -1,7 +1,7 @@
 """A failing run made smaller: fewer nodes, clients and faults, a shorter storm, and still the same promise broken.
 
-Faults are left out by delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002): halves
-first, then ever smaller parts. Each step is a run of the simulator, so the effort is counted in runs and
+Faults are left out by delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input",
+2002): halves first, then ever smaller parts. Each step is a run of the simulator, so the effort is counted in runs and
 bounded; the outcome depends on nothing but the plan and the bound.
 """
 

@@ -1,14 +1,14 @@
 """pysyncobj as it is installed, without our guards, in the same simulation: the evidence that they are needed.
 
-The engine runs with its own journal, full dump, queue, request forwarding and election timer, at its default settings. From
-outside come what it has interfaces or globals for: a transport, the clock, the generator, our state machine as a consumer.
-A killed process finds its files as it wrote them. A power cut leaves them as they were up to
+The engine runs with its own journal, full dump, queue, request forwarding and election timer, at its default settings.
+From outside come what it has interfaces or globals for: a transport, the clock, the generator, our state machine as a
+consumer. A killed process finds its files as it wrote them. A power cut leaves them as they were up to
 :data:`WRITE_BACK_S` ago, which is kind: the engine never syncs, and Linux may take 30 s to write a page back.
 
 Checked are what clients may demand (:mod:`chaos.sim.clients`), one leader a term, one entry an index, progress, and
-equal states at the end. Left out are faults of a disk below the files, and what is worse than TCP: messages lost, repeated
-or overtaken on a connection, of which the engine promises nothing. Reads go through the log: the engine has no others
-that could be linearizable.
+equal states at the end. Left out are faults of a disk below the files, and what is worse than TCP: messages lost,
+repeated or overtaken on a connection, of which the engine promises nothing. Reads go through the log: the engine has no
+others that could be linearizable.
 """
 
 from __future__ import annotations

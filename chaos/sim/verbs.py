@@ -170,9 +170,9 @@ def off(script: Script, arguments: Arguments) -> list[str]:
 
 @verb
 def cluster(script: Script, arguments: Arguments) -> None:
-    """``cluster nodes=3 [lease] [disks] [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. Leaders use leases; nodes
-    say to each other which disk they have, and a leader writes that down; an append carries at most ``batch`` entries, a
-    message ``chunk`` bytes of a snapshot.
+    """``cluster nodes=3 [lease] [disks] [batch=1] [chunk=99]``: n1, n2, n3... start on empty disks. Leaders use leases;
+    nodes say to each other which disk they have, and a leader writes that down; an append carries at most ``batch``
+    entries, a message ``chunk`` bytes of a snapshot.
     """
     for name, (owner, attribute) in LIMITS.items():
         if name in arguments.options:
@@ -184,8 +184,8 @@ def cluster(script: Script, arguments: Arguments) -> None:
 
 @verb
 def partition(script: Script, arguments: Arguments) -> None:
-    """``partition n1 n2 | n3``: nothing passes between the sides, but within; what is in flight between them is lost. Who is named
-    on two sides talks to both.
+    """``partition n1 n2 | n3``: nothing passes between the sides, but within; what is in flight between them is lost.
+    Who is named on two sides talks to both.
     """
     sides = [side.split() for side in " ".join(arguments.words).split("|")]
     script.nodes([name for side in sides for name in side])
@@ -231,8 +231,8 @@ def damage(script: Script, arguments: Arguments) -> list[str]:
 
 @verb
 def wipe(script: Script, arguments: Arguments) -> None:
-    """``wipe n1 [joins]``: a crashed node gets an empty disk in the place of its own. It restarts as if nothing had happened,
-    or with ``joins`` as one that waits to be added.
+    """``wipe n1 [joins]``: a crashed node gets an empty disk in the place of its own. It restarts as if nothing had
+    happened, or with ``joins`` as one that waits to be added.
     """
     member = script.stage.members[arguments.words[0]]
     if member.up:
@@ -286,7 +286,10 @@ def advance(script: Script, arguments: Arguments) -> None:
 
 @verb
 def run(script: Script, arguments: Arguments) -> list[str]:
-    """``run MS``: about so many milliseconds pass, and messages that are not held arrive soon. Tells only states and answers."""
+    """``run MS``: about so many milliseconds pass, and messages that are not held arrive soon.
+
+    Tells only states and answers.
+    """
     members = script.nodes([])
     end = members[0].clock.now + int(arguments.words.pop()) / 1000
     while members[0].clock.now < end:
@@ -441,7 +444,9 @@ def join(script: Script, arguments: Arguments) -> None:
 
 @verb
 def add(script: Script, arguments: Arguments) -> None:
-    """``add n1 n4 [promote] [replaces=n2]``: n1 is asked to make n4 a learner, and a voter when it has caught up, in n2's place."""
+    """``add n1 n4 [promote] [replaces=n2]``: n1 is asked to make n4 a learner, and a voter when
+    it has caught up, in n2's place.
+    """
     options, promote = arguments.options, "promote" in arguments.words
     members = script.stage.members
     script.change(arguments, lambda name: Add(name, members[name].address, promote, options.get("replaces", "")))

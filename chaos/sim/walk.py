@@ -1,7 +1,7 @@
 """Random schedules on the stage of the scripts: every step is a command of a script, and so is what a violation leaves.
 
-The simulation makes weather; here anything may happen at any time. Messages arrive in any order, twice, late or never; one
-clock runs and another stands; disks sync when they like. What is found is a script, to be cut down by hand.
+The simulation makes weather; here anything may happen at any time. Messages arrive in any order, twice, late or never;
+one clock runs and another stands; disks sync when they like. What is found is a script, to be cut down by hand.
 """
 
 from __future__ import annotations

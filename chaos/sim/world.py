@@ -82,8 +82,8 @@ class World:
     """Everything of one run."""
 
     late = False
-    """What was never answered may take effect after what was asked for later, which linearizability allows and our leaders
-    never do. Clients then go on with another key, so that what they may demand of each stays simple."""
+    """What was never answered may take effect after what was asked for later, which linearizability allows and our
+    leaders never do. Clients then go on with another key, so that what they may demand of each stays simple."""
 
     def __init__(self, seed: int, profile: Profile, nodes: int, only_faults: frozenset[int] | None = None) -> None:
         self.seed = seed

@@ -1,4 +1,6 @@
-"""``raftkv backup``: the state of a running node into one file, verified while it is written; and what such files hold."""
+"""``raftkv backup``: the state of a running node into one file, verified while it is written;
+and what such files hold.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,8 @@ def backup(
 ) -> None:
     """Write a backup of all that was acknowledged before the command was given.
 
-    Nobody has to stop: the node writes a snapshot in a process of its own. What arrives is verified as it comes, down to
-    the last byte of its content; a FILE is there only if it is complete, synced and verified.
+    Nobody has to stop: the node writes a snapshot in a process of its own. What arrives is verified as it comes, down
+    to the last byte of its content; a FILE is there only if it is complete, synced and verified.
     """
     if context.invoked_subcommand is not None:
         return
@@ -166,7 +168,10 @@ def _shown(read: Callable[[int, int], bytes], total: int) -> Callable[[int, int]
 
 
 class RemoteSnapshot:
-    """A node's snapshot, held there for reading. A connection that breaks is made anew; what was read is not read again."""
+    """A node's snapshot, held there for reading.
+
+    A connection that breaks is made anew; what was read is not read again.
+    """
 
     def __init__(self, host: str, port: int, *, user: str, password: str, stale: bool) -> None:
         """Raises ReplyError, OSError."""

@@ -182,7 +182,8 @@ def _alarms(
     node: Annotated[str | None, typer.Argument(metavar="NODE", help="The member whose alarm to clear.")] = None,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="Kind of alarm to clear.")] = "NOSPACE",
 ) -> None:  # fmt: skip
-    """List the alarms, or clear one. An alarm names a member whose disk is full; while it stands, the cluster refuses what takes space.
+    """List the alarms, or clear one. An alarm names a member whose disk is full; while it stands, the
+    cluster refuses what takes space.
 
     A member clears its alarm by itself once it has room. Clear by hand only that of a member that is down for good.
     """

@@ -1,4 +1,6 @@
-"""``raftkv diff``: what changed between two points, each a backup, a snapshot, a stopped node, or a point of an archive."""
+"""``raftkv diff``: what changed between two points, each a backup, a snapshot, a stopped node,
+or a point of an archive.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def diff(
 ) -> None:
     """Keys that were added (+), removed (-) or changed (~) from A to B, by database.
 
-    Exit code 0 when the two are equal, 1 when they differ, 2 when one cannot be had. Both states are loaded into memory.
+    Exit code 0 when the two are equal, 1 when they differ, 2 when one cannot be had. Both
+    states are loaded into memory.
     """
     from raftkv.offline.diff import Counts, differences
     from raftkv.offline.points import load_point

@@ -1,8 +1,8 @@
 """What a file of Redis holds, into a cluster. How such files are read is in :mod:`raftkv.offline.importing`.
 
 A file is read twice: once to its end, so that damage, or something that raftkv has not, is found before anything is
-sent; and once to be sent. Keys go as commands that replace what was there, so an import of keys can be repeated. Commands of
-an append-only file cannot: they are only sent to an empty cluster.
+sent; and once to be sent. Keys go as commands that replace what was there, so an import of keys can be repeated.
+Commands of an append-only file cannot: they are only sent to an empty cluster.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def recover(
 ) -> None:
     """When a majority of the voters is lost for good: look at a survivor, or go on with it alone.
 
-    Without --force-new-cluster nothing is changed: it shows what the directory holds, and how to choose the best survivor.
-    docs/recovery.md explains all of it.
+    Without --force-new-cluster nothing is changed: it shows what the directory holds, and how to choose the best
+    survivor. docs/recovery.md explains all of it.
     """
     if not force_new_cluster and (cluster_id or accept or even_if_not_a_member):
         _refuse("--cluster-id, --yes-i-accept-data-loss and --even-if-not-a-member belong to --force-new-cluster")

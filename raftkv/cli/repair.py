@@ -1,7 +1,7 @@
 """``raftkv repair``: setting the damaged content of a stopped node aside, so that the others take the node back.
 
-The work is done in :mod:`raftkv.server.repair`; here it is asked for, confirmed and explained. docs/repair.md is the page for
-operators.
+The work is done in :mod:`raftkv.server.repair`; here it is asked for, confirmed and explained.
+docs/repair.md is the page for operators.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def restore(
 ) -> None:  # fmt: skip
     """Make the data directory of a node of a NEW cluster with the state of a backup, or of a point in an archive.
 
-    Simplest: restore one node, start it, and add the others with `raftkv cluster add`. docs/backup.md explains all of it.
+    Simplest: restore one node, start it, and add the others with `raftkv cluster add`.
+    docs/backup.md explains all of it.
     """
     try:
         members = _members(node_id, peers)

@@ -116,7 +116,9 @@ def _is_free(port: int) -> bool:
 
 
 def server_command(member: Member, members: Sequence[Member], extra: Sequence[str] = ()) -> list[str]:
-    """The words that start ``member`` as ``raftkv server``; ``members`` are those that the cluster begins with, if any."""
+    """The words that start ``member`` as ``raftkv server``; ``members`` are those that the
+    cluster begins with, if any.
+    """
     peers = ",".join(f"{one.node_id}={LOOPBACK}:{one.peer_port}" for one in members)
     return [
         sys.executable, "-m", "raftkv", "server", "--id", member.node_id,

@@ -99,7 +99,9 @@ class AsyncRaftKV(AsyncCommands[T]):
         return int(await self._call("RAFT.TOKEN"))
 
     def read_after(self, token: int) -> None:
-        """From now on reads of this client (with ``reads="token"``) see what ``token`` covers, whatever node answers."""
+        """From now on reads of this client (with ``reads="token"``) see what ``token`` covers,
+        whatever node answers.
+        """
         self._policy.read_after(token)
 
     async def close(self) -> None:

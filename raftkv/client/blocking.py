@@ -91,7 +91,9 @@ class RaftKV(Commands[T]):
         return int(self._call("RAFT.TOKEN"))
 
     def read_after(self, token: int) -> None:
-        """From now on reads of this client (with ``reads="token"``) see what ``token`` covers, whatever node answers."""
+        """From now on reads of this client (with ``reads="token"``) see what ``token`` covers,
+        whatever node answers.
+        """
         self._policy.read_after(token)
 
     def close(self) -> None:

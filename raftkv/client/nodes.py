@@ -42,7 +42,9 @@ class Nodes:
         return self._monotonic() - self._checked > (LEADER_CHECK_S if self.leader else LEADER_SEARCH_S)
 
     def pick(self, *, spread: bool = False) -> str:
-        """The leader if it is known and not down, else (or to ``spread``) the nodes in turn, those that are down last."""
+        """The leader if it is known and not down, else (or to ``spread``) the nodes in turn,
+        those that are down last.
+        """
         with self._lock:
             if self.leader is not None and not spread and not self._avoided(self.leader):
                 return self.leader

@@ -49,7 +49,8 @@ _REFUSED: Final = frozenset({"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MAS
 _IN_DOUBT: Final = frozenset({"UNKNOWN", "MISCONF"})
 """The command may have happened: leadership was lost, or the node stopped, in the middle."""
 _FULL: Final = "NOSPACE"
-"""This attempt did not happen, because a member's disk is full. It is refused before anybody asks what became of one before."""
+"""This attempt did not happen, because a member's disk is full. It is refused before anybody
+asks what became of one before."""
 _NO_ACCESS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
 _READS: Final = re.compile(r"linearizable|bounded \d{1,9}|token|local")
 
@@ -191,8 +192,9 @@ class Options:
     max_connections: int = 8
     """Open at once, to all nodes together; callers beyond that wait."""
     reads: str = "linearizable"
-    """How fresh reads have to be: ``linearizable``, ``bounded <milliseconds>``, ``token`` (what :meth:`Policy.read_after`
-    was told, and later) or ``local``. In all but the first they go to the nodes in turn; writes go to the leader always."""
+    """How fresh reads have to be: ``linearizable``, ``bounded <milliseconds>``, ``token`` (what
+    :meth:`Policy.read_after` was told, and later) or ``local``. In all but the first they go to the nodes in turn;
+    writes go to the leader always."""
 
     def __post_init__(self) -> None:
         if not self.nodes:
@@ -271,8 +273,9 @@ class Policy:
     def greeted(self, address: str, replies: Sequence[Any]) -> bool:
         """Whether the connection to ``address`` is to be used; if not, the leader is another and now known.
 
-        A client whose reads need not be linearizable uses all nodes. Raises AuthError when the server does not let us in, NoLeaderError when it cannot serve yet, NodeStoppedError
-        when it never will again (it was removed, say), ResponseError when it refuses anything else.
+        A client whose reads need not be linearizable uses all nodes. Raises AuthError when the server does not let us
+        in, NoLeaderError when it cannot serve yet, NodeStoppedError when it never will again (it was removed, say),
+        ResponseError when it refuses anything else.
         """
         for reply in replies[:-1]:
             if isinstance(reply, ResponseError):

@@ -108,8 +108,8 @@ def object_help(_ctx: Context, _argv: Argv) -> Reply:
 
 
 # ------------------------------------------------------------------ memory
-# Computed from lengths, and not with sys.getsizeof: a dict or deque that shrank is bigger than one that was loaded from a
-# snapshot, and replicas must answer the same. The figures are those of CPython 3.11 on a 64-bit machine.
+# Computed from lengths, and not with sys.getsizeof: a dict or deque that shrank is bigger than one that was loaded from
+# a snapshot, and replicas must answer the same. The figures are those of CPython 3.11 on a 64-bit machine.
 _BYTES_OVERHEAD: Final = 33
 """What a bytes object takes beside its content."""
 _FLOAT_BYTES: Final = 24

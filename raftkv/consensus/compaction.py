@@ -72,7 +72,9 @@ class Retention:
         return self._first_kept(frozenset())
 
     def first_needed(self) -> int:
-        """As :meth:`first_kept`, of what is kept for somebody who is there (not tail, not fallback): COMPACT takes the rest."""
+        """As :meth:`first_kept`, of what is kept for somebody who is there (not tail, not
+        fallback): COMPACT takes the rest.
+        """
         return self._first_kept(PRECAUTIONS)
 
     def _first_kept(self, but: frozenset[str]) -> int:

@@ -91,7 +91,9 @@ class Core:
         return changed
 
     def is_own(self, disk: str) -> bool:
-        """Whether the place of a member with this disk is this node's: not that of its life before its disk was damaged."""
+        """Whether the place of a member with this disk is this node's: not that of its life
+        before its disk was damaged.
+        """
         return disk == self.disk or not self.disk or (not disk and not self.former)
 
     @property

@@ -6,8 +6,9 @@ higher term deposes a leader that works (thesis 9.6); a leader that is cut off g
 Faults of the engine that this stops (consensus.md 4, 7d, 9):
 
 * no pre-vote, so a stale node deposes the leader: **pre-vote** asks first, and changes nothing where it asks;
-* a node that hears its leader votes for another one: **stickiness**, unless the leader itself handed over, which is
-  a licence for the term after its own. A restarted node has forgotten when it heard the leader: it waits as if it just had;
+* a node that hears its leader votes for another one: **stickiness**, unless the leader itself handed
+  over, which is a licence for the term after its own. A restarted node has forgotten when it heard
+  the leader: it waits as if it just had;
 * an append with a low term gets no answer, so a node with a higher term is stuck outside: **term notice**;
 * 30 s of an isolated leader: **check-quorum** within one election timeout (the engine's own, set short);
 * a removed node deposes the leader: who has **no vote does not campaign**.

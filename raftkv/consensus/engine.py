@@ -177,7 +177,8 @@ class Engine(SyncObj):
         return int(self._SyncObj__noopIDx or 0)
 
     def pass_over_earlier_terms(self) -> None:
-        """Before a leader's tick: entries of earlier terms are committed along with its first own one (Raft paper, 5.4.2).
+        """Before a leader's tick: entries of earlier terms are committed along with its first own one (Raft paper,
+        5.4.2).
 
         The engine would read each of them, in one go, to find that out: seconds after a start with a long log.
         """

@@ -1,8 +1,9 @@
 """Writes a snapshot in a forked child: the state as it was at the fork, while the parent goes on serving.
 
-The price is the page table at the fork (about 10 ms for 220 MiB) and a copy of each page that the parent
-changes while the child writes. (Not of those that the child reads: :mod:`raftkv.store.dump` takes no references.) The child shares nothing else: it drops every inherited descriptor, because a socket or
-lock that it kept would outlive a killed parent, and it dies with its parent.
+The price is the page table at the fork (about 10 ms for 220 MiB) and a copy of each page that the parent changes
+while the child writes. (Not of those that the child reads: :mod:`raftkv.store.dump` takes no references.) The
+child shares nothing else: it drops every inherited descriptor, because a socket or lock that it kept would
+outlive a killed parent, and it dies with its parent.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class ForkedWriter:
         return self._child != 0 or self._refused is not None
 
     def start(self, index: int, term: int, extra: bytes, chunks: Callable[[], Iterable[bytes]]) -> None:
-        """Fork. Where the machine cannot (memory, a limit on processes) the snapshot has failed: :meth:`poll` says so."""
+        """Fork.
+
+        Where the machine cannot (memory, a limit on processes) the snapshot has failed: :meth:`poll` says so.
+        """
         parent = os.getpid()
         self._writing = (index, term, extra)
         try:
@@ -96,7 +100,10 @@ class ForkedWriter:
             os._exit(status)
 
     def poll(self) -> bool | None:
-        """None while the child runs, then once whether it succeeded. Raises nothing: a snapshot may fail, its node not."""
+        """None while the child runs, then once whether it succeeded.
+
+        Raises nothing: a snapshot may fail, its node not.
+        """
         if self._refused is not None:
             self.failure, self._refused = self._refused, None
             return False

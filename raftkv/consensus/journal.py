@@ -5,8 +5,8 @@ Fault 3 of ``consensus.md``: the engine's own journal is never synced and is cha
 append-only, checksummed log; term and vote are on disk before they are used, and the commit index is volatile,
 as in the Raft paper.
 
-Raft's invariants of a log are asserted here, always: indices have no gaps, terms never go back, one vote a term, nothing
-committed is cut. A breach is a bug or a damaged file; the node stops and names the evidence.
+Raft's invariants of a log are asserted here, always: indices have no gaps, terms never go back, one vote a term,
+nothing committed is cut. A breach is a bug or a damaged file; the node stops and names the evidence.
 """
 
 from __future__ import annotations

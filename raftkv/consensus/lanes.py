@@ -5,8 +5,8 @@ a follower waits before it suspects its leader (the head-of-line blocking for wh
 there are two lanes instead:
 
 * *urgent*: heartbeats, replies, votes, probes, term notices. Written at once;
-* *bulk*: appends with entries, chunks of snapshots, parcels of the layer above. In order among themselves. A frame above
-  ``FRAGMENT_BYTES`` is cut, and the next fragment is written when the transport has taken the one before.
+* *bulk*: appends with entries, chunks of snapshots, parcels of the layer above. In order among themselves. A frame
+  above ``FRAGMENT_BYTES`` is cut, and the next fragment is written when the transport has taken the one before.
 
 So an urgent frame waits for about a fragment in this process and another in the kernel (``TCP_NOTSENT_LOWAT``), however
 much is queued behind them. As long as nothing is queued, a small bulk frame is written at once as well.
@@ -32,8 +32,9 @@ from raftkv.consensus.messages import (
 )
 
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused). Answers to those have
-so much again: one large entry fills the link to a follower, and others may have committed what its client waits for."""
+"""Unsent bytes on one link; above it consensus messages are dropped (forwarded commands are refused).
+Answers to those have so much again: one large entry fills the link to a follower, and others may have
+committed what its client waits for."""
 HIGH_WATER_BYTES: Final = FRAGMENT_BYTES // 2
 """With so much in the transport's buffer no bulk is added until all of it has left."""
 FRAGMENTS_A_TURN: Final = 8

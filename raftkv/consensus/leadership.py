@@ -1,8 +1,9 @@
 """Handing leadership over without losing a request (Raft thesis 3.10).
 
-The leader takes no further proposals (its callers keep them and send them to the next leader), waits until the target
-holds everything and all of it is committed, and then tells it to campaign at once. When the target does not take over in
-time the leader goes on as before. A leader that can commit nothing, because its disk does not answer, leaves that to the target.
+The leader takes no further proposals (its callers keep them and send them to the next leader), waits until the
+target holds everything and all of it is committed, and then tells it to campaign at once. When the target does
+not take over in time the leader goes on as before. A leader that can commit nothing, because its disk does not
+answer, leaves that to the target.
 """
 
 from __future__ import annotations
@@ -64,13 +65,17 @@ class Transfer:
             if not self.target:
                 self.target = target
                 self._committed = committed
-                # Without a disk it does not hear of its successor: it keeps writes back until it has fallen from office.
+                # Without a disk it does not hear of its successor: it keeps writes back until it has fallen from
+                # office.
                 self._deadline = core.monotonic() + core.timing.election_max_s * (1 if committed else 2)
                 self._asked = -1e9
             core.wants_tick = True
 
     def tick(self) -> None:
-        """Ask the target when it is ready, give up when it takes too long. Called often while something is under way."""
+        """Ask the target when it is ready, give up when it takes too long.
+
+        Called often while something is under way.
+        """
         if not self.target:
             return
         core = self._core

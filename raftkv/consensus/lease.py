@@ -1,19 +1,22 @@
 """The leader's lease: for a while after a round of questions no other leader can be elected, so reads need no round.
 
-Theory (Raft thesis 6.4.1): a voter that heard its leader refuses to vote for an election timeout. So a round of questions
-that was *sent* at ``t`` and answered by a majority keeps every rival out until ``t`` plus the election timeout, on the
-voters' clocks. The leader counts the same time on its own, and a share less for what clocks differ.
+Theory (Raft thesis 6.4.1): a voter that heard its leader refuses to vote for an election timeout. So a round of
+questions that was *sent* at ``t`` and answered by a majority keeps every rival out until ``t`` plus the election
+timeout, on the voters' clocks. The leader counts the same time on its own, and a share less for what clocks differ.
 
 What the lease rests on, and where each is kept:
 
-* **clocks**: the rates of any two members' monotonic clocks differ by less than :data:`DRIFT`, and go on while a process is
-  stopped. An operator promises this by ``read_lease``; without the lease no clock is trusted with anything but progress;
-* **stickiness**: whoever answered neither votes nor campaigns for an election timeout (:class:`ElectionGuard`); a member
-  that is about to campaign does not answer (:meth:`Replica._on_probe`);
-* **a restarted voter** has forgotten when it heard its leader, and behaves as if it had just heard it (:class:`ElectionGuard`);
-* **a transfer** is an election without stickiness: once a TimeoutNow left, there is no lease in its term, because one that is
-  late can still be obeyed (:meth:`Lease.give_up`). The licence that it gives is for the next term only;
-* **the voters** are those that were asked: another configuration has other majorities, and ends the lease (:meth:`Lease.end`).
+* **clocks**: the rates of any two members' monotonic clocks differ by less than :data:`DRIFT`, and go on
+  while a process is stopped. An operator promises this by ``read_lease``; without the lease no clock is
+  trusted with anything but progress;
+* **stickiness**: whoever answered neither votes nor campaigns for an election timeout (:class:`ElectionGuard`); a
+  member that is about to campaign does not answer (:meth:`Replica._on_probe`);
+* **a restarted voter** has forgotten when it heard its leader, and behaves as if it had just
+  heard it (:class:`ElectionGuard`);
+* **a transfer** is an election without stickiness: once a TimeoutNow left, there is no lease in its term, because one
+  that is late can still be obeyed (:meth:`Lease.give_up`). The licence that it gives is for the next term only;
+* **the voters** are those that were asked: another configuration has other majorities, and ends
+  the lease (:meth:`Lease.end`).
 
 That a leader knows all that was acknowledged before its time (an entry of its term is committed) is a condition of
 every round already, with or without a lease.

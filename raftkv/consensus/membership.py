@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Done = Callable[[object, RaftKVError | None], None]
 LEAVE_AGAIN: Final = 5
-"""A leader that is to be replaced tries once in so many longest election timeouts to hand over: while it does, which is for one
-at most, it takes no writes."""
+"""A leader that is to be replaced tries once in so many longest election timeouts to hand over: while it does, which is
+for one at most, it takes no writes."""
 
 Refusal = Literal["", "removed", "foreign disk", "repairing"]
 """Why a node may not join the conversation; empty: it may."""
@@ -46,7 +46,9 @@ Refusal = Literal["", "removed", "foreign disk", "repairing"]
 
 @dataclass(slots=True)
 class _CatchUp:
-    """One round of a learner (thesis 4.2.1): the entries there were when it began, and whether the round before was quick."""
+    """One round of a learner (thesis 4.2.1): the entries there were when it began, and whether
+    the round before was quick.
+    """
 
     target: int
     began: float
@@ -91,7 +93,8 @@ class Membership:
         self._met: dict[str, _Met] = {core.node_id: _Met(disk, address)} if disk else {}
         self._readmission = Readmission(core)
         self.strangers: set[str] = set()
-        """Nodes that were admitted, and would not be by the configuration as it is now: what they say does not count."""
+        """Nodes that were admitted, and would not be by the configuration as it is now: what they say does not
+        count."""
         self._catch_up: dict[str, _CatchUp] = {}
         self._hindrance = ""
         self._register_due = 0.0
@@ -223,9 +226,9 @@ class Membership:
     def admit(self, peer: str, disk: str, index: int, former: tuple[str, ...] = ()) -> Refusal:
         """Whether the node that says to be ``peer``, with this disk, may be talked to.
 
-        ``index`` is its :attr:`standing`. One that has a newer configuration than this node may have been
-        given its place by an entry that this node lacks. Whether somebody was removed is believed once that is committed;
-        which disk somebody had is a fact, committed or not.
+        ``index`` is its :attr:`standing`. One that has a newer configuration than this node may have been given its
+        place by an entry that this node lacks. Whether somebody was removed is believed once that is committed; which
+        disk somebody had is a fact, committed or not.
         """
         if disk and disk in self._applied.removed:
             return "removed"
@@ -384,7 +387,8 @@ class Membership:
         return self._core.monotonic() - catch_up.began <= self._core.timing.election_min_s
 
     def _caught_up(self, learner: str) -> bool:
-        """Whether a round took less than an election timeout, and this one has not: a commit would not wait longer for it.
+        """Whether a round took less than an election timeout, and this one has not: a commit would not wait longer for
+        it.
 
         It may lack entries: while clients write there are always some under way.
         """

@@ -4,9 +4,10 @@ A frame is ``u32 length | u8 kind | body`` (network order). No message relies on
 them may be lost, repeated or overtaken, on one connection or across reconnects.
 
 A large frame may travel in fragments, so that others can go in between. Each is a frame itself, its body
-``u32 head | u32 total | u32 offset | bytes``: bytes ``[offset, offset + n)`` of the ``total`` bytes of kind and body. The
-fragments of a frame follow each other in order, and those of two frames are never mixed. The first ``head`` bytes are
-all but the payload that comes last; no fragment holds bytes of both, so that the payload can be put together for itself.
+``u32 head | u32 total | u32 offset | bytes``: bytes ``[offset, offset + n)`` of the ``total`` bytes of kind and body.
+The fragments of a frame follow each other in order, and those of two frames are never mixed. The first ``head`` bytes
+are all but the payload that comes last; no fragment holds bytes of both, so that the payload can be put together for
+itself.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Entry: TypeAlias = tuple[bytes, int, int]
 MAX_FRAME_BYTES: Final = 640 * 1024 * 1024
 """Largest frame accepted: one command of the largest legal size and its envelope. Larger: the link is cut."""
 ENTRY_BYTES_MAX: Final = MAX_FRAME_BYTES - 1024 * 1024
-"""Largest log entry, and largest request that a follower forwards: in a frame alone it fits with all that goes before it.
-A larger one would be in the leader's log and never get to a follower."""
+"""Largest log entry, and largest request that a follower forwards: in a frame alone it fits with all that goes before
+it. A larger one would be in the leader's log and never get to a follower."""
 FRAGMENT_BYTES: Final = 128 * 1024
 """What one fragment carries. A link of 10 Mbit/s sends it in a tenth of a second."""
 
@@ -155,7 +156,8 @@ class ReadIndexReply:
 
 
 SEAL_BYTES: Final = 20
-"""What tells a snapshot's file from any other of the same snapshot: its checksums (:mod:`persistence.snapshot_file`)."""
+"""What tells a snapshot's file from any other of the same snapshot: its checksums
+(:mod:`persistence.snapshot_file`)."""
 
 
 @dataclass(frozen=True, slots=True)

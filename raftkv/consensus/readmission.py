@@ -1,21 +1,21 @@
 """A damaged disk: its node comes back as another one under the same id.
 
-Theory: Raft rests on what servers remember. Who has lost a part of its log has forgotten what it acknowledged, and may have
-forgotten whom it voted for: it must not go on as the voter that it was. To the group it is a server that is gone, and a
-new one that happens to have its id. So its directory gets a new disk id, it knows the old ones (``former``), and a leader
-that it tells them makes **one** change: this member is no voter any more, its disk is the new one, the former ones count
-as removed. That is the removal of one voter and the addition of a learner, so any two majorities still share a server.
-From there on it is a learner like any other one: it gets everything, and is promoted when it has caught up.
+Theory: Raft rests on what servers remember. Who has lost a part of its log has forgotten what it acknowledged, and may
+have forgotten whom it voted for: it must not go on as the voter that it was. To the group it is a server that is gone,
+and a new one that happens to have its id. So its directory gets a new disk id, it knows the old ones (``former``), and
+a leader that it tells them makes **one** change: this member is no voter any more, its disk is the new one, the former
+ones count as removed. That is the removal of one voter and the addition of a learner, so any two majorities still share
+a server. From there on it is a learner like any other one: it gets everything, and is promoted when it has caught up.
 
 What holds until then:
 
 * nobody talks to it whose configuration has its place for another disk: what it says, votes and acknowledgements, would
-  count as the voter's that it was (:meth:`raftkv.consensus.membership.Membership.admit`). Also when links stand already, because
-  the change is taken back by another leader, or because the other node knew nobody when it let it in: its messages are
-  dropped and the links made anew;
+  count as the voter's that it was (:meth:`raftkv.consensus.membership.Membership.admit`). Also when links stand
+  already, because the change is taken back by another leader, or because the other node knew nobody when it let it in:
+  its messages are dropped and the links made anew;
 * it is no voter by a configuration of its former life that it finds in the log it is sent (:meth:`Core.is_own`);
-* the change is refused, as a removal is, when it leaves no majority of voters that answer: two of three that were damaged
-  at once do not come back by themselves, because nobody knows what they were the only ones to hold.
+* the change is refused, as a removal is, when it leaves no majority of voters that answer: two of three that were
+  damaged at once do not come back by themselves, because nobody knows what they were the only ones to hold.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Readmission:
 def is_former(member: Member | None, disk: str, former: tuple[str, ...]) -> bool:
     """Whether the member's place is that of an earlier life of ``disk``, which had the ids ``former``.
 
-    A voter whose disk nobody has written down yet is one of before, too: nobody becomes a voter with an unknown disk again.
+    A voter whose disk nobody has written down yet is one of before, too: nobody becomes a voter with an unknown disk
+    again.
     """
     if member is None or not former or member.disk == disk:
         return False

@@ -4,8 +4,8 @@ A leader notes its commit index, asks whether it still leads, and when a majorit
 that index is all that a read, which arrived before the question, can be required to see. One round of questions
 serves all reads that waited for it. A follower asks the leader for such an index and waits until it has applied it.
 
-With ``read_lease`` a round is worth more: for a while after it a leader answers at once (:mod:`raftkv.consensus.lease`), and
-a read that finds the lease ageing sends the next round without waiting for it.
+With ``read_lease`` a round is worth more: for a while after it a leader answers at once
+(:mod:`raftkv.consensus.lease`), and a read that finds the lease ageing sends the next round without waiting for it.
 
 Two conditions are easy to forget: a new leader must have committed an entry of its own term first (its commit index may
 lag behind what the old one acknowledged: RedisRaft #19), and the question must be sent after the read arrived.
@@ -99,7 +99,9 @@ class ReadIndex:
             self._waiting.append(_Waiting(core.monotonic() + core.timing.request_s, done))
 
     def await_applied(self, index: int, done: Callable[[RaftKVError | None], None]) -> None:
-        """Call ``done`` when entry ``index`` is applied here, whoever leads; within the request timeout, or with an error."""
+        """Call ``done`` when entry ``index`` is applied here, whoever leads; within the request
+        timeout, or with an error.
+        """
         core = self._core
         if core.halted:
             done(Cause.READ_STOPPED.error(core.halted))

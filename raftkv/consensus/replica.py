@@ -1,9 +1,10 @@
 """One member of the group: the engine, its guards, and the order in which they must act. No I/O of its own.
 
-The contract with the caller (the same as etcd's raft states it): messages and time go in through :meth:`Replica.receive`
-and :meth:`Replica.tick`; the log reports through :meth:`Replica.on_durable`; messages go out through the wire at any of
-these calls. What must be durable before a message leaves is held back inside, so the caller may write and send in any
-order. Callbacks of proposals and reads run at the end of a call, never in the middle of the engine's own work.
+The contract with the caller (the same as etcd's raft states it): messages and time go in through
+:meth:`Replica.receive` and :meth:`Replica.tick`; the log reports through :meth:`Replica.on_durable`; messages go out
+through the wire at any of these calls. What must be durable before a message leaves is held back inside, so the caller
+may write and send in any order. Callbacks of proposals and reads run at the end of a call, never in the middle of the
+engine's own work.
 
 Every way in ends with the same steps: engine tick (commit, apply), snapshots, reads, callbacks.
 """
@@ -425,7 +426,8 @@ class Replica:
         self.snapshots.request()
 
     def cut_log(self) -> None:
-        """Drop all entries that the newest snapshot covers and nobody who is there needs (:meth:`Retention.first_needed`).
+        """Drop all entries that the newest snapshot covers and nobody who is there needs
+        (:meth:`Retention.first_needed`).
 
         Called between two calls, as everything else of this class.
         """

@@ -282,8 +282,9 @@ class Replication:
             return
         progress.floor = self._sequence
         if message.next_index <= progress.match_index:
-            # It acknowledged more than it says to hold now: a wiped or damaged disk under the same identity. In this term
-            # it is asked for what it acknowledged, and says no; the next leader knows nothing of that and goes back.
+            # It acknowledged more than it says to hold now: a wiped or damaged disk under the same
+            # identity. In this term it is asked for what it acknowledged, and says no; the next leader
+            # knows nothing of that and goes back.
             self._core.count("follower_lost_acknowledged_data")
             progress.restart(message.next_index)
             progress.probe_sent = self._core.monotonic()  # not as fast as the two can talk

@@ -35,7 +35,8 @@ RETRY_S_MAX: Final = 60.0
 """Pause after a snapshot that could not be written: from, doubling, and to."""
 
 Aside = Callable[[Callable[[], None]], Callable[[], bool]]
-"""Runs work that may take long beside the loop. What it returns says whether the work is done, or raises what it raised."""
+"""Runs work that may take long beside the loop. What it returns says whether the work is done, or raises what it
+raised."""
 
 
 def at_once(work: Callable[[], None]) -> Callable[[], bool]:
@@ -157,7 +158,9 @@ class SnapshotReceiver:
         self._core.wants_tick = True
 
     def _is_needed(self, index: int, last_term: int) -> bool:
-        """A snapshot that is not newer than what is known to be committed here would take the place of newer entries."""
+        """A snapshot that is not newer than what is known to be committed here would take the
+        place of newer entries.
+        """
         return index > self._core.committed and self._core.log.term_at(index) != last_term
 
     def _not_needed(self, peer: str, message: SnapshotChunk) -> None:

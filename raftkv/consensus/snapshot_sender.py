@@ -1,11 +1,13 @@
 """Gives followers that need older entries than the log has a snapshot, piece by piece: the leader's side.
 
-Each follower has a transfer of its own: a slow one holds nobody up. Of a transfer a bounded window is in flight, and the
-file is read in small pieces, a few at a time. The file stays open, and so whole, when newer snapshots take its place:
-else a follower that needs longer for it than they are apart would begin anew for ever. The log keeps what follows it
-(:mod:`raftkv.consensus.compaction`). A transfer that gets nowhere for PATIENCE_S is given up, and its file with it.
+Each follower has a transfer of its own: a slow one holds nobody up. Of a transfer a bounded window is in flight, and
+the file is read in small pieces, a few at a time. The file stays open, and so whole, when newer snapshots take its
+place: else a follower that needs longer for it than they are apart would begin anew for ever. The log keeps what
+follows it (:mod:`raftkv.consensus.compaction`). A transfer that gets nowhere for PATIENCE_S is given up, and its file
+with it.
 
-A message may be lost, repeated or late. The follower says what it holds of which file, and that is where sending goes on.
+A message may be lost, repeated or late. The follower says what it holds of which file, and that is where sending goes
+on.
 """
 
 from __future__ import annotations

@@ -259,7 +259,9 @@ class Snapshots:
 
 
 def continues(log: WriteAheadLog, meta: Meta) -> bool:
-    """Whether the log goes on from the snapshot; otherwise it is worth nothing beside it, and the snapshot replaces it."""
+    """Whether the log goes on from the snapshot; otherwise it is worth nothing beside it, and
+    the snapshot replaces it.
+    """
     return log.term_at(meta.index) == meta.term and log.term_at(meta.index - 1) is not None
 
 

@@ -1,4 +1,5 @@
-"""Whether a node that starts may go on as the member that it was: what it promised must still be there. No I/O of its own.
+"""Whether a node that starts may go on as the member that it was: what it promised must still be there. No I/O of its
+own.
 
 Not so when its log is damaged, and when a damaged snapshot held what the log does not. A snapshot that is merely
 missing beside an empty log looks like that of a new node: nobody can tell.
@@ -42,8 +43,8 @@ def sound_log(open_log: Callable[[], AnyLog]) -> AnyLog:
 def check_sound(log: Log, covered: int, store: SnapshotStore) -> None:
     """``covered`` is the last entry in the newest valid snapshot (0: none), which ``store`` has looked for.
 
-    Raises UnsoundError when log and snapshot do not have everything between them; UnknownVersionError when what is missing
-    is in a snapshot of another program.
+    Raises UnsoundError when log and snapshot do not have everything between them; UnknownVersionError when what is
+    missing is in a snapshot of another program.
     """
     if store.unknown is not None:
         raise store.unknown

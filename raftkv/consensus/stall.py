@@ -1,17 +1,18 @@
 """A disk that does not answer: the stall guard.
 
-Theory: a leader here counts nothing that is not durable at itself (:mod:`raftkv.consensus.durability`), so a disk that hangs
-stops the whole group, while heartbeats, which need no disk, keep everybody from electing another leader. Who
-finds that what it wrote has been waiting for ``timing.stall_s`` and is a leader hands over to a voter that holds it durably
-(Raft thesis 3.10). What is not committed goes with it: the successor commits it, and this node answers when it hears of that.
+Theory: a leader here counts nothing that is not durable at itself (:mod:`raftkv.consensus.durability`), so a disk that
+hangs stops the whole group, while heartbeats, which need no disk, keep everybody from electing another leader. Who
+finds that what it wrote has been waiting for ``timing.stall_s`` and is a leader hands over to a voter that holds it
+durably (Raft thesis 3.10). What is not committed goes with it: the successor commits it, and this node answers when it
+hears of that.
 
 Nothing of this may wait for the disk in turn. A new term and a vote are synced on the spot, by the thread that does
 everything else; so while its disk is stalled, a node takes no message that would make it write either, as if the
-message had been lost, and does not campaign. That is always safe, and the node stays alive: it answers, knows no leader soon, and
-takes its place again with the next heartbeat after the disk has come back.
+message had been lost, and does not campaign. That is always safe, and the node stays alive: it answers, knows no leader
+soon, and takes its place again with the next heartbeat after the disk has come back.
 
-Caveats. A node that has nothing to write does not notice that its disk hangs, and one that is asked for a vote (or handed
-leadership, or brought into a new term) in the first ``stall_s`` waits for the disk with all it does.
+Caveats. A node that has nothing to write does not notice that its disk hangs, and one that is asked for a vote (or
+handed leadership, or brought into a new term) in the first ``stall_s`` waits for the disk with all it does.
 """
 
 from __future__ import annotations

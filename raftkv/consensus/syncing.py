@@ -1,8 +1,8 @@
 """Who waits until this node's log is synced, whatever its fsync setting: WAITAOF, SYNC and COMPACT.
 
-With ``fsync = everysec`` or ``no`` a record counts as durable before a power cut could not take it any more. A wait here
-asks for a sync of its own. It is counted in the log's sequence numbers: the entry was in the log when the wait began
-and is committed, so nothing replaces it, and once everything written so far is synced, it is.
+With ``fsync = everysec`` or ``no`` a record counts as durable before a power cut could not take it any more. A wait
+here asks for a sync of its own. It is counted in the log's sequence numbers: the entry was in the log when the wait
+began and is committed, so nothing replaces it, and once everything written so far is synced, it is.
 """
 
 from __future__ import annotations

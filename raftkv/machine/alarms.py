@@ -1,8 +1,8 @@
 """What is wrong with a member and concerns all of them: replicated, and in snapshots (the idea is etcd's).
 
 While an alarm of kind NOSPACE stands, no replica runs a command that may take space (Redis' flag ``denyoom``): a member
-whose disk is nearly full could not keep what the others acknowledge. A node raises its own alarm and clears it; an operator
-may clear anybody's. Entry by entry every replica has the same alarms, so all refuse the same commands.
+whose disk is nearly full could not keep what the others acknowledge. A node raises its own alarm and clears it; an
+operator may clear anybody's. Entry by entry every replica has the same alarms, so all refuse the same commands.
 
 The form in a log entry: a group of kind ALARM, whose command is ``RAISE node kind reason`` or ``CLEAR node kind``.
 """

@@ -1,8 +1,9 @@
 """Finds a replica whose state has diverged, while it runs.
 
-In the course of each ``interval`` entries every replica digests a window of slots, the next one each time, so that the
-cost is bounded and the whole state is covered in the long run. The leader then puts its digest into the log; whoever found
-another one at the same entry has diverged from the leader and must not serve. The windows follow from the log index alone.
+In the course of each ``interval`` entries every replica digests a window of slots, the next one each time, so
+that the cost is bounded and the whole state is covered in the long run. The leader then puts its digest into the
+log; whoever found another one at the same entry has diverged from the leader and must not serve. The windows
+follow from the log index alone.
 
 A window is digested in steps, slot by slot where the interval allows: 64 slots of a million keys at once stop the node
 for 20 ms while a forked child writes a snapshot, because looking at an object changes, and so copies, its page.
@@ -20,13 +21,17 @@ from raftkv.store.slots import SLOTS
 WINDOW_SLOTS: Final = 64
 """At least so many are digested in an interval."""
 DIGEST_BITS: Final = 48
-"""What is left for the interval: where nodes have different ones, for a while, their digests are not of the same slots."""
+"""What is left for the interval: where nodes have different ones, for a while, their digests are not of the same
+slots."""
 KEPT: Final = 64
 """Own digests remembered until the leader's arrives in the log."""
 
 
 class Audit:
-    """``on_digest(index, digest)`` is told of each digest taken here; the leader's server proposes it. Interval 0: none."""
+    """``on_digest(index, digest)`` is told of each digest taken here; the leader's server proposes it.
+
+    Interval 0: none.
+    """
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
 The stream is u32 length (big-endian), so many bytes of msgpack (:class:`State`), and the keyspace
 (:mod:`raftkv.store.dump`).
 
-To load a million keys takes a second or two. A node that receives a snapshot builds its state as the pieces come, each in
-a few milliseconds, and serves what it had until :meth:`raftkv.machine.machine.StateMachine.adopt` puts one into the
+To load a million keys takes a second or two. A node that receives a snapshot builds its state as the pieces come, each
+in a few milliseconds, and serves what it had until :meth:`raftkv.machine.machine.StateMachine.adopt` puts one into the
 place of the other. Meanwhile it holds both: that is what it costs.
 """
 

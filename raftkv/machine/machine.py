@@ -294,8 +294,8 @@ class StateMachine:
         return encoded
 
     def begin_anew(self) -> None:
-        """Another cluster begins with this data: sessions and watches were promises about the old one's history, and its
-        alarms speak of the old one's disks, whose nodes will never clear them.
+        """Another cluster begins with this data: sessions and watches were promises about the old one's history, and
+        its alarms speak of the old one's disks, whose nodes will never clear them.
         """
         self.alarms = Alarms()
         self._note_alarms()

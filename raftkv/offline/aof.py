@@ -1,4 +1,5 @@
-"""Redis' append-only files, read as a stream: RESP commands, with time stamps and transactions, and the manifest of Redis 7.
+"""Redis' append-only files, read as a stream: RESP commands, with time stamps and transactions, and the manifest of
+Redis 7.
 
 A file that ends inside a command, or inside a transaction, was being written when Redis or its machine stopped: as in
 Redis (``aof-load-truncated``) what is before counts, and the rest is told. Anything else that does not parse is damage.
@@ -50,7 +51,8 @@ class _EndError(Exception):
 def read(
     source: Source, *, skip_unsupported: bool = False, last: bool = True
 ) -> Iterator[Replay | Skipped | Truncated]:
-    """The commands from here on. ``last``: no other file follows, so that the end may be torn. Raises ImportedFileError.
+    """The commands from here on. ``last``: no other file follows, so that the end may be torn. Raises
+    ImportedFileError.
 
     A transaction over several databases comes as one for each run of commands of one database.
     """

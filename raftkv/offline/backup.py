@@ -1,4 +1,6 @@
-"""Making and reading backups: what :mod:`persistence.backup` does, with the state's own facts and this package's errors."""
+"""Making and reading backups: what :mod:`persistence.backup` does, with the state's own facts
+and this package's errors.
+"""
 
 from __future__ import annotations
 

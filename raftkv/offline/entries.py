@@ -1,4 +1,6 @@
-"""What an entry of the log says, for people and for JSON: batches with their commands, configurations, the engine's own."""
+"""What an entry of the log says, for people and for JSON: batches with their commands,
+configurations, the engine's own.
+"""
 
 from __future__ import annotations
 

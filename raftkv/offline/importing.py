@@ -1,7 +1,7 @@
 """A file of Redis, of whichever kind, as one stream of what is to be done: keys, commands, and what was passed over.
 
-Kinds: an RDB file; an append-only file, with or without an RDB in front; the directory of Redis 7's append-only files, or
-its manifest; standard input with the first two.
+Kinds: an RDB file; an append-only file, with or without an RDB in front; the directory of Redis 7's append-only files,
+or its manifest; standard input with the first two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The compact forms in which Redis stores small containers, and LZF: bytes to elements. Pure.
 
-Written after the layouts described in Redis' own sources (ziplist.c, listpack.c, intset.c, zipmap.c, lzf_d.c). Nothing here
-believes a length before it has seen that the bytes are there.
+Written after the layouts described in Redis' own sources (ziplist.c, listpack.c, intset.c, zipmap.c, lzf_d.c). Nothing
+here believes a length before it has seen that the bytes are there.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ class Point:
 def parse_time(text: str) -> int:
     """Milliseconds since the Unix epoch of ``2026-11-21T14:03:07.25Z`` (any offset) or of seconds since the epoch.
 
-    What is less than one counts for nothing: an entry stamped later is after that time. Raises RaftKVError, also for a time without
-    an offset: whose noon it is must not be guessed.
+    What is less than one counts for nothing: an entry stamped later is after that time. Raises RaftKVError, also for a
+    time without an offset: whose noon it is must not be guessed.
     """
     whole, _, fraction = text.partition(".")
     if whole.isdecimal() and len(whole) <= SECONDS_DIGITS_MAX and (not fraction or fraction.isdecimal()):
@@ -208,7 +208,10 @@ def of_backup_and_archive(backup: str, archive: str, target: Target = NEWEST, fi
 
 
 def _run_after(start: Point, archive: str, found: list[Range], target: Target, files: Files) -> Run:
-    """The newest run that goes on from ``start`` and has the target. Raises RaftKVError when there is a gap before it."""
+    """The newest run that goes on from ``start`` and has the target.
+
+    Raises RaftKVError when there is a gap before it.
+    """
     known = {one.run.number: one for one in found}
     held = "; ".join(map(str, found)) or "nothing"
     everything = runs(archive, files)

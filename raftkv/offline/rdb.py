@@ -1,8 +1,8 @@
 """Redis' RDB files, versions 1 to 11 (Redis up to 7.2), read as a stream: large values come in pieces.
 
-Written after rdb.h, rdb.c and t_stream.c of Redis. We looked for a reader to use instead: the one that is maintained (rdb-py
-0.4) leaves out streams without a word, gives the checksum without comparing it, and reads only whole files by name, not what
-stands before an append-only file.
+Written after rdb.h, rdb.c and t_stream.c of Redis. We looked for a reader to use instead: the one that is maintained
+(rdb-py 0.4) leaves out streams without a word, gives the checksum without comparing it, and reads only whole files by
+name, not what stands before an append-only file.
 
 What raftkv has no type for (streams, modules, functions) is an error, or is told and passed over (:class:`Skipped`).
 """
@@ -155,7 +155,10 @@ class Source:
 
 @dataclass(slots=True)
 class RdbReader:
-    """Iterate for the keys, in the order of the file. Raises ImportedFileError; nothing of the rest is to be believed then."""
+    """Iterate for the keys, in the order of the file.
+
+    Raises ImportedFileError; nothing of the rest is to be believed then.
+    """
 
     source: Source
     skip_unsupported: bool = False

@@ -30,7 +30,10 @@ class Piece(NamedTuple):
 
 
 def commands(piece: Piece) -> Iterator[list[bytes]]:
-    """What makes the key, or adds this part to it. The key is visible without its last parts, and its expiry, meanwhile."""
+    """What makes the key, or adds this part to it.
+
+    The key is visible without its last parts, and its expiry, meanwhile.
+    """
     key, elements = piece.key, piece.elements
     if piece.kind == "string":
         expiry = [] if piece.expire_at_ms is None else [b"PXAT", b"%d" % piece.expire_at_ms]

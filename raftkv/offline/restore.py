@@ -12,9 +12,9 @@ The new cluster has an id of its own, which members prove to each other when the
 never talked to. With several members it is derived from the state, so that nodes which were restored to different
 points, or from different backups, do not talk to each other either.
 
-Time stamps go on from the point's (the state remembers the newest, and never goes back). Client sessions and watches are
-forgotten: they are promises about the old history. A client that goes on with an old session is told SESSIONEXPIRED. Alarms
-are forgotten as well: they speak of disks that the new cluster has not.
+Time stamps go on from the point's (the state remembers the newest, and never goes back). Client sessions and watches
+are forgotten: they are promises about the old history. A client that goes on with an old session is told
+SESSIONEXPIRED. Alarms are forgotten as well: they speak of disks that the new cluster has not.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def new_cluster_id(wanted: str, random: str, point: Point, members: dict[str, st
 
 
 def check_destination(path: str, files: Files | None = None) -> None:
-    """Raise RaftKVError when no data directory can be made at ``path``: to be known before minutes go into reading a state."""
+    """Raise RaftKVError when no data directory can be made at ``path``: to be known before
+    minutes go into reading a state.
+    """
     files = files or OsFiles()
     with told(path):
         if files.exists(path):
@@ -93,7 +95,8 @@ def restore(
     disk_id: str,
     files: Files | None = None,
 ) -> Restored:
-    """Make the data directory ``path`` of node ``node_id``; ``members`` are ids and peer addresses (empty: not known yet).
+    """Make the data directory ``path`` of node ``node_id``; ``members`` are ids and peer
+    addresses (empty: not known yet).
 
     Raises RaftKVError. Then there is no directory, or one on which no node starts; to try again, empty it.
     """

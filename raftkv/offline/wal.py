@@ -1,4 +1,7 @@
-"""``raftkv wal``: what a log holds and whether it verifies, as values that JSON can hold. Read only, also while a node runs."""
+"""``raftkv wal``: what a log holds and whether it verifies, as values that JSON can hold.
+
+Read only, also while a node runs.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Continuous archiving: what is committed leaves the log for an archive (:mod:`persistence.archive`), all the time.
 
-The event loop takes slices of applied entries out of the log; a thread of its own compresses, writes and syncs them. Whatever
-becomes of the archive's disk, the node goes on: a failure is told and tried again later, a disk that hangs holds only
-that thread. Meanwhile the log keeps what is not archived yet, up to a bound; beyond it, or when the log becomes
-another one, there is a **gap**, which is told loudly, and a new run begins with a base of now.
+The event loop takes slices of applied entries out of the log; a thread of its own compresses, writes and syncs them.
+Whatever becomes of the archive's disk, the node goes on: a failure is told and tried again later, a disk that hangs
+holds only that thread. Meanwhile the log keeps what is not archived yet, up to a bound; beyond it, or when the log
+becomes another one, there is a **gap**, which is told loudly, and a new run begins with a base of now.
 
 After a failure and after a restart it goes on after the last complete file: the log still has what came after.
 """
@@ -138,7 +138,8 @@ class Archiver:
         self._held = 0
         """First entry after it that a base on its way needs."""
         self._newest = 0
-        """Last entry that this process has seen in the archive, whatever is there now; 0 once the gap after it was told."""
+        """Last entry that this process has seen in the archive, whatever is there now; 0 once the gap after it was
+        told."""
         self._stopped: asyncio.Event | None = None
         self.state = ArchiveState()
         self._thread = threading.Thread(target=self._work, name="archiver", daemon=True)
@@ -232,7 +233,9 @@ class Archiver:
         return self._source.applied == view.added.index > view.base_index
 
     def _take_base(self, view: _View) -> None:
-        """All applied entries are taken in: a snapshot of now, or the node's own if there was none yet, is within the run."""
+        """All applied entries are taken in: a snapshot of now, or the node's own if there was
+        none yet, is within the run.
+        """
         snapshot = self._source.open_snapshot()
         if snapshot is None or snapshot.index <= view.base_index or snapshot.index > view.added.index:
             if snapshot is not None:

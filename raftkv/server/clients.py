@@ -1,8 +1,8 @@
 """Who is connected: the registry of connections, and how CLIENT LIST and CLIENT INFO show one.
 
-Source of the line's fields: https://redis.io/docs/latest/commands/client-list/ (7.0). ``lib-name`` and
-``lib-ver`` stand at the end, where 7.2 has them too, and after them ``read``, the connection's consistency. What raftkv has no notion of is answered with the value
-that Redis gives to a connection that does not use it (``sub=0``, ``redir=-1``).
+Source of the line's fields: https://redis.io/docs/latest/commands/client-list/ (7.0). ``lib-name`` and ``lib-ver``
+stand at the end, where 7.2 has them too, and after them ``read``, the connection's consistency. What raftkv has no
+notion of is answered with the value that Redis gives to a connection that does not use it (``sub=0``, ``redir=-1``).
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class ClientRegistry:
 
 
 def client_flags(client: Client) -> str:
-    """Redis' letters: ``S`` a replica (refused), ``x`` in MULTI, ``b`` blocked, ``r`` READONLY, ``e`` NO-EVICT, ``c`` closing, ``N`` when none holds."""
+    """Redis' letters: ``S`` a replica (refused), ``x`` in MULTI, ``b`` blocked, ``r`` READONLY, ``e`` NO-EVICT, ``c``
+    closing, ``N`` when none holds.
+    """
     found = ""
     if client.is_replica:
         found += "S"

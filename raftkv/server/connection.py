@@ -130,7 +130,9 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def pause_writing(self) -> None:
-        """The client does not read, or asked for more at once than it may leave unread: replies must not fill our memory."""
+        """The client does not read, or asked for more at once than it may leave unread: replies
+        must not fill our memory.
+        """
         self._refuse_replies(self._transport.get_write_buffer_size())
 
     def _refuse_replies(self, size: int) -> None:
@@ -406,7 +408,9 @@ class Connection(asyncio.Protocol):
             self.finish(command, argv, started, result)
 
     def _start_session_request(self, argv: Argv, request: flow.SessionRequest) -> None:
-        """Requests of a session that follow each other need not wait: the log keeps their order, the tickets the replies'."""
+        """Requests of a session that follow each other need not wait: the log keeps their
+        order, the tickets the replies'.
+        """
         client = self.client
         mute = not client.reply_on or client.reply_skip > 0
         if client.reply_skip:

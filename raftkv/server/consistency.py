@@ -11,8 +11,9 @@ local                 nothing: some earlier state. On one connection it never go
 
 Whatever the mode, one read sees one state: data and time of the same moment. Time, which decides what has expired, is
 the newest of the stamps that were applied and of the times that leaders gave with barriers completed here, and no clock
-of this node. So a read without a barrier shows no key that a linearizable read at this node did not show any more, and none
-disappears before its time because this node's clock is ahead; where nothing arrives, time stands still with the data.
+of this node. So a read without a barrier shows no key that a linearizable read at this node did not show any more, and
+none disappears before its time because this node's clock is ahead; where nothing arrives, time stands still with the
+data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a node finds on its disk at the start: its log, its snapshots, and the state machine that the newest one gives.
 
-It takes seconds at a million keys, so it runs on a thread and says how far it is; the event loop answers meanwhile. What
-cannot be trusted is set aside, so that the others take this node back (:mod:`raftkv.server.repair`), or leaves as
+It takes seconds at a million keys, so it runs on a thread and says how far it is; the event loop answers meanwhile.
+What cannot be trusted is set aside, so that the others take this node back (:mod:`raftkv.server.repair`), or leaves as
 PersistenceError, before the node exists: it then serves nobody and votes for nobody.
 """
 

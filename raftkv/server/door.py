@@ -1,8 +1,10 @@
-"""The clients' port. It listens before the node serves: until then every command is answered ``-LOADING``, as Redis does.
+"""The clients' port. It listens before the node serves: until then every command is answered ``-LOADING``, as Redis
+does.
 
-A client so learns at once that the node is there and that nothing was done, and clients that know the code go elsewhere or
-wait. What connected meanwhile is handed to the node when it serves; no client has to connect again, but for those whose next
-commands may rest on a refused one: after a ``SELECT`` or ``MULTI`` that was refused, a ``SET`` would be another one.
+A client so learns at once that the node is there and that nothing was done, and clients that know the code
+go elsewhere or wait. What connected meanwhile is handed to the node when it serves; no client has to
+connect again, but for those whose next commands may rest on a refused one: after a ``SELECT`` or ``MULTI``
+that was refused, a ``SET`` would be another one.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class _Waiting(asyncio.Protocol):
         self.transport.abort()
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
-        """To the node; one that is in the middle of a command, or of what it began with a refused one, is closed instead."""
+        """To the node; one that is in the middle of a command, or of what it began with a
+        refused one, is closed instead.
+        """
         if self._parser.buffered or self._misled or self.transport.is_closing():
             self.transport.close()
             return

@@ -195,7 +195,9 @@ class Forwarder:
             self._held = held
 
     def _expire_held(self) -> None:
-        """A write waits until its deadline; at a node that learns of no leader, because it has halted or is no member, not at all."""
+        """A write waits until its deadline; at a node that learns of no leader, because it has
+        halted or is no member, not at all.
+        """
         if not self._held:
             return
         now, refusal = self._clock.monotonic(), self._raft.refusal()
@@ -243,7 +245,9 @@ class Forwarder:
 
     # ------------------------------------------------------------ events
     def on_link(self, peer: str, up: bool) -> None:
-        """A link broke, in one direction or both: what was sent may have been done or not, and its answer may be lost."""
+        """A link broke, in one direction or both: what was sent may have been done or not, and
+        its answer may be lost.
+        """
         if up:
             self.retry()
             return

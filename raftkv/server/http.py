@@ -2,13 +2,14 @@
 
 ``/health`` asks whether the process should be left alone: 200 while it works, 503 once its replica halted.
 
-``/ready`` asks whether clients should be sent here: this node is a voter, a leader is known, and it has caught up. That cannot
-be read from the node's own indexes, because a follower that was away knows no higher commit index than its own; so
-every probe runs a read barrier (ReadIndex, Raft thesis 6.4), which succeeds once this node has applied everything that
-was committed when it was asked. A plain probe waits shortly; ``?sync`` waits until it succeeds or time is up.
+``/ready`` asks whether clients should be sent here: this node is a voter, a leader is known, and it has caught up. That
+cannot be read from the node's own indexes, because a follower that was away knows no higher commit index than its own;
+so every probe runs a read barrier (ReadIndex, Raft thesis 6.4), which succeeds once this node has applied everything
+that was committed when it was asked. A plain probe waits shortly; ``?sync`` waits until it succeeds or time is up.
 
-It listens before the node recovers its data: until the node is there, ``/health`` says that it is starting and ``/ready``
-(503) how far that is. The replay of the log, which the node does while it is a member already, shows there too.
+It listens before the node recovers its data: until the node is there, ``/health`` says that it is
+starting and ``/ready`` (503) how far that is. The replay of the log, which the node does while it is
+a member already, shows there too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Writes log lines on a thread of its own, so that whoever reads them and hangs does not stop the node.
 
-A pipe whose reader does not read takes 64 KiB, and the next write to it waits. Here the thread waits; lines queue up to
-``QUEUED_BYTES_MAX``, what does not fit is dropped and counted, and the next line that fits is preceded by one that says how many.
+A pipe whose reader does not read takes 64 KiB, and the next write to it waits. Here the thread waits; lines
+queue up to ``QUEUED_BYTES_MAX``, what does not fit is dropped and counted, and the next line that fits is
+preceded by one that says how many.
 """
 
 from __future__ import annotations

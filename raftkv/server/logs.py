@@ -3,7 +3,8 @@
 ``log = get_logger("server"); log.info("became leader", term=3)`` writes
 
 * text: ``2026-01-02T03:04:05.678Z info raftkv.server became leader term=3``
-* JSON: ``{"time":"2026-01-02T03:04:05.678Z","level":"info","logger":"raftkv.server","message":"became leader","term":3}``
+* JSON:
+  ``{"time":"2026-01-02T03:04:05.678Z","level":"info","logger":"raftkv.server","message":"became leader","term":3}``
 
 One record is one line: line breaks and other control characters are escaped, so that no client can forge a record by
 what it sends. A layer below the server, which may not import this module, uses ``logging`` itself and passes fields as
@@ -86,7 +87,8 @@ def get_logger(name: str) -> Logger:
 
 
 def configure(level: str, form: str, *, secrets: Iterable[str] = (), stream: IO[str] | None = None) -> None:
-    """Send all logs to ``stream``, in place of what an earlier call configured; without one to standard error, on a thread.
+    """Send all logs to ``stream``, in place of what an earlier call configured; without one to standard error, on a
+    thread.
 
     ``level`` and ``form`` are values of the settings ``loglevel`` and ``logformat``; ``secrets`` are to be masked.
     """

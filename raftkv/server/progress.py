@@ -1,7 +1,8 @@
 """How far the start of a node is: written by whoever recovers, read by ``/ready``, clients and the operator's terminal.
 
-A start has phases, one after the other: ``log`` (bytes checked), ``snapshot`` (bytes loaded) and ``replay`` (entries
-applied, up to the commit index that the leader told). The first two run on a thread, so that the event loop answers meanwhile.
+A start has phases, one after the other: ``log`` (bytes checked), ``snapshot`` (bytes loaded) and
+``replay`` (entries applied, up to the commit index that the leader told). The first two run on a
+thread, so that the event loop answers meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``raftkv recover``: what the data directory of a stopped node holds, and a new cluster out of it (loss of quorum).
 
-Looking goes through a layer that keeps all changes to itself, so that nothing on the disk changes. A recovery takes three
-steps, each durable before the next, in an order that leaves no moment in which a crash does harm:
+Looking goes through a layer that keeps all changes to itself, so that nothing on the disk changes. A recovery takes
+three steps, each durable before the next, in an order that leaves no moment in which a crash does harm:
 
 1. the identity says that the data is on its way to another cluster: from now on no node starts on it, as a member of
    neither cluster, and this command can be run again;
@@ -226,9 +226,9 @@ class StoppedNode:
     def recover(self, cluster_id: str, new_disk_id: str) -> int:
         """Make the directory that of the only member of cluster ``cluster_id``; the log entry that says so.
 
-        ``new_disk_id`` is for a directory without a disk id, or one whose disk was removed. Raises RaftKVError; then the
-        old cluster is as it was, or the same can be run again (the message says so). ConfigError when it is that cluster's
-        already, as after a recovery that was done and is run again.
+        ``new_disk_id`` is for a directory without a disk id, or one whose disk was removed. Raises RaftKVError; then
+        the old cluster is as it was, or the same can be run again (the message says so). ConfigError when it is that
+        cluster's already, as after a recovery that was done and is run again.
         """
         self._refuse_own_cluster(cluster_id)
         report, directory = self.report, self._directory

@@ -1,7 +1,8 @@
 """Damage: what a node's directory has lost, and setting it aside so that the others take the node back.
 
-By itself at the start (setting ``repair``), or by ``raftkv repair``. What happens then between the nodes is in
-:mod:`raftkv.consensus.readmission`, the order on the disk in :mod:`persistence.directory`; docs/repair.md is the operator's page.
+By itself at the start (setting ``repair``), or by ``raftkv repair``. What happens then between the nodes is
+in :mod:`raftkv.consensus.readmission`, the order on the disk in :mod:`persistence.directory`;
+docs/repair.md is the operator's page.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ class StoppedNode:
     def __init__(self, path: str, files: Files | None = None) -> None:
         """Raises RaftKVError when there is no node's data, another process uses it, or the system refuses.
 
-        Finishes what an interrupted :func:`set_aside` had begun: then ``aside`` is not empty, and nothing is left to do.
+        Finishes what an interrupted :func:`set_aside` had begun: then ``aside`` is not empty, and nothing is left to
+        do.
         """
         self.aside = ""
         self._path = path

@@ -1,7 +1,7 @@
 """From settings to a node that serves, and to its end: what one process does.
 
-HTTP and the clients' port listen first, because recovery may take a while and somebody will ask. Then log and snapshot are
-read (:mod:`raftkv.server.disk`) on a thread, the node is made of them, and the ports are handed to it.
+HTTP and the clients' port listen first, because recovery may take a while and somebody will ask. Then log and snapshot
+are read (:mod:`raftkv.server.disk`) on a thread, the node is made of them, and the ports are handed to it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ GC_GENERATIONS: Final = (50_000, 20, 50)
 
 
 def run(settings: Settings) -> int:
-    """Run a node until SIGTERM, SIGINT or its disk fails. Returns the exit code; a refused start is said on standard error."""
+    """Run a node until SIGTERM, SIGINT or its disk fails.
+
+    Returns the exit code; a refused start is said on standard error.
+    """
     logs.configure(settings.loglevel, settings.logformat, secrets=(settings.requirepass, settings.peer_secret))
     gc.set_threshold(*GC_GENERATIONS)
     sys.setswitchinterval(0.0001)  # the log's thread must not wait 5 ms for the interpreter when its fsync is done

@@ -189,7 +189,9 @@ class Node(Protocol):
         ...
 
     def order_alarm(self, words: Argv, done: Applied) -> None:
-        """Have an ALARM group (:mod:`raftkv.machine.alarms`) committed, from any node; ``done`` gets what it changed."""
+        """Have an ALARM group (:mod:`raftkv.machine.alarms`) committed, from any node; ``done``
+        gets what it changed.
+        """
         ...
 
     def pause_clients(self, until: float, *, writes_only: bool) -> None:

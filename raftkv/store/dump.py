@@ -236,8 +236,9 @@ def _key_bodies(index: int, database: Database) -> Iterator[bytes]:
 def _copied(bucket: dict[bytes, Any]) -> dict[bytes, Any]:
     """A copy of a slot made without taking a reference to any key or value; the slot itself where that cannot be.
 
-    In a forked child each reference taken is a write to the object's page, which is copied for it: looking at every key
-    would double the memory. :mod:`marshal` walks dicts of bytes with borrowed references (in the format before references).
+    In a forked child each reference taken is a write to the object's page, which is copied for it: looking
+    at every key would double the memory. :mod:`marshal` walks dicts of bytes with borrowed references (in
+    the format before references).
     """
     try:
         raw = marshal.dumps(bucket, _MARSHAL_VERSION)

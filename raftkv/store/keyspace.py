@@ -372,7 +372,9 @@ class Keyspace:
                     database.watched(key)
 
     def release(self, slots: int) -> bool:
-        """Free about ``slots`` slots, and whatever is in them, of a keyspace that nobody uses; False when it is empty."""
+        """Free about ``slots`` slots, and whatever is in them, of a keyspace that nobody uses;
+        False when it is empty.
+        """
         for database in self.databases:
             slots -= database.release(slots)
             if slots <= 0:

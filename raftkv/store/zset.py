@@ -415,7 +415,8 @@ class ZSet:
         return start, index.rank_of_score(wanted.high, after=not wanted.high_open)
 
     def span_of_members(self, wanted: LexRange, *, reverse: bool = False, skip: int = 0) -> tuple[int, int]:
-        """The span of the members that lie in ``wanted``, without the first ``skip`` of them (the last, if ``reverse``).
+        """The span of the members that lie in ``wanted``, without the first ``skip`` of them (the last, if
+        ``reverse``).
 
         O(log n) when all scores are equal.
 

@@ -89,7 +89,8 @@ def _memory(node: Node, _status: ReplicationStatus) -> Fields:
 
 
 def _persistence(node: Node, status: ReplicationStatus) -> Fields:
-    """The log is what Redis calls the append-only file, a snapshot what it calls RDB; ours are the fields from ``fsync_policy`` on.
+    """The log is what Redis calls the append-only file, a snapshot what it calls RDB; ours are the
+    fields from ``fsync_policy`` on.
 
     One job writes a snapshot and shortens the log, so what Redis says of a save and of a rewrite is said of it.
     """

@@ -1,8 +1,8 @@
 """RAFT.MEMBERS and its changes: who belongs to the cluster, who joins, who leaves, who leads.
 
-Only the leader changes anything. Any other node refuses (CLUSTERDOWN: certainly not done) and names the leader's address
-for clients. A change is acknowledged once it is committed; one that the leader has to wait with, because another is
-under way or a learner lags, is refused as TRYAGAIN. Source: Raft thesis, chapter 4.
+Only the leader changes anything. Any other node refuses (CLUSTERDOWN: certainly not done) and names the leader's
+address for clients. A change is acknowledged once it is committed; one that the leader has to wait with, because
+another is under way or a learner lags, is refused as TRYAGAIN. Source: Raft thesis, chapter 4.
 """
 
 from __future__ import annotations

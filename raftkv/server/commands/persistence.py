@@ -46,7 +46,10 @@ def _begin(
     work: Callable[[Callable[[T, RaftKVError | None], None]], None],
     done: Callable[[T, RaftKVError | None], None],
 ) -> None:
-    """Start ``work``, which writes a snapshot, and note its outcome in ``node.saves``. CommandError when one is under way."""
+    """Start ``work``, which writes a snapshot, and note its outcome in ``node.saves``.
+
+    CommandError when one is under way.
+    """
     if saving(node):
         raise CommandError(_IN_PROGRESS)
     saves = node.saves
@@ -177,7 +180,8 @@ async def _compacted(start: Callable[[Callable[[Compacted | None, RaftKVError | 
          syntax="[ALL]", summary="Write a snapshot of this node, or of all members, and cut what it covers off the log.",
          complexity=_COMPLEXITY)  # fmt: skip
 async def compact(context: ServerContext, argv: Argv) -> Reply:
-    """Index that the snapshot covers, first entry still in the log, bytes of the log that were freed; with ALL by member.
+    """Index that the snapshot covers, first entry still in the log, bytes of the log that were freed; with ALL by
+    member.
 
     What a live follower lacks stays in the log of the leader. A segment of the log is freed as a whole, and the newest
     one never.

@@ -1,4 +1,5 @@
-"""RAFT.STATUS, RAFT.TOKEN, RAFT.SNAPSHOT: this replica, for which Redis has no word. Its group: :mod:`raftkv.server.commands.membership`.
+"""RAFT.STATUS, RAFT.TOKEN, RAFT.SNAPSHOT: this replica, for which Redis has no word. Its group:
+:mod:`raftkv.server.commands.membership`.
 
 Indices and terms are those of the Raft log (Ongaro, Ousterhout 2014, figure 2).
 """

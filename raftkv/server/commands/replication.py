@@ -1,4 +1,5 @@
-"""ROLE, WAIT, WAITAOF: replication in the words of a Redis that has one master and its replicas; and PSYNC, which is refused.
+"""ROLE, WAIT, WAITAOF: replication in the words of a Redis that has one master and its
+replicas; and PSYNC, which is refused.
 
 Sources: https://redis.io/docs/latest/commands/role/, wait/, waitaof/ (7.2).
 """
@@ -49,9 +50,9 @@ def role(context: ServerContext, _argv: Argv) -> Reply:
 def followers_holding(status: ReplicationStatus, index: int) -> int:
     """How many voters beside the leader are known to hold the log up to the committed ``index`` on disk.
 
-    What is committed is on a majority, the leader among them: that much is known on any member. Of which voters, is in doubt
-    while a change of one of them is not committed: then it may be one follower less. The leader also knows how far
-    each follower is. A learner's copy does not count: no election would find it.
+    What is committed is on a majority, the leader among them: that much is known on any member. Of which voters, is in
+    doubt while a change of one of them is not committed: then it may be one follower less. The leader also knows how
+    far each follower is. A learner's copy does not count: no election would find it.
     """
     by_commit = (status.voters - status.changing) // 2
     if status.role != "leader":
@@ -111,7 +112,8 @@ def _blocked(context: ServerContext, work: Awaitable[Reply]) -> Awaitable[Reply]
 async def acknowledged_index(node: Node) -> int:
     """A committed index that covers all that clients of this node were answered before; it is applied here.
 
-    A write may have been applied at the leader only when its answer came: a read barrier covers that, too. Raises its error.
+    A write may have been applied at the leader only when its answer came: a read barrier covers that, too. Raises its
+    error.
     """
     replicator = node.replicator
 
