@@ -232,7 +232,9 @@ class Client:
                 self._answered(operation, member, result, error)
 
         limit = self.world.timing.request_s + ANSWER_SLACK_S
-        self.world.scheduler.after(limit, self._must_be_answered, operation, attempt, member, member.incarnation)
+        self.world.scheduler.after(
+            limit, self._must_be_answered, operation, (attempt, member.incarnation), member, member.stood_s
+        )
         if operation.words[0] == TOKEN:
             operation.floors = {name: key.floor for name, key in self.history.keys.items()}
             member.token(done)
@@ -257,11 +259,14 @@ class Client:
             run = Run(self.session, operation.sequence, operation.sequence - 1)
         return encode_group(Group(PLAIN, 0, 1, resp(*operation.words), run=run))
 
-    def _must_be_answered(self, operation: Operation, attempt: int, member: Member, incarnation: int) -> None:
-        same = operation.attempt == attempt and not operation.done
-        slow = member.busy_until > self.world.scheduler.now
-        if same and member.incarnation == incarnation and member.up and not slow:
+    def _must_be_answered(self, operation: Operation, asked: tuple[int, int], member: Member, stood_s: float) -> None:
+        """``asked`` is the attempt and the life of the member; ``stood_s`` how long that had stood still when it was given the time."""
+        if operation.done or not member.up or (operation.attempt, member.incarnation) != asked:
+            return
+        stood = member.stood_s - stood_s
+        if stood <= 0:
             raise Violation("no answer", f"{self.name}: {operation.words[:2]} at {member.id} got none in time")
+        self.world.scheduler.after(stood, self._must_be_answered, operation, asked, member, member.stood_s)
 
     # -- what came back
     def _answered(self, operation: Operation, member: Member, result: Any, error: RaftKVError | None) -> None:

@@ -160,7 +160,7 @@ class Member:
         self.disk = self._new_disk(f"{world.label}/{node_id}/disk")
         self.up = False
         self.incarnation = 0
-        self.busy_until = 0.0
+        self.busy_until = self._charged_s = 0.0
         self.slow_disk = 1.0
         self.disk_faulted = False
         """A halt is no surprise: its disk was made to fail in this life."""
@@ -395,6 +395,12 @@ class Member:
     def charge(self, seconds: float) -> None:
         """The event loop is busy for so long."""
         self.busy_until = max(self.busy_until, self.scheduler.now) + seconds
+        self._charged_s += seconds
+
+    @property
+    def stood_s(self) -> float:
+        """How long its event loop has been busy until now."""
+        return self._charged_s - max(0.0, self.busy_until - self.scheduler.now)
 
     def aside(self, work: Callable[[], None]) -> Callable[[], bool]:
         """What would run on a thread: it ends a sync later, and raises what it raised when it is asked."""

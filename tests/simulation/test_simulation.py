@@ -75,6 +75,17 @@ def test_a_log_that_is_cut_without_its_snapshot_is_found(monkeypatch):
     assert any(simulate(seed, "compactions", 3).violation for seed in range(1, 21))
 
 
+def test_a_proposal_that_is_never_answered_is_found(monkeypatch):
+    monkeypatch.setattr(Replica, "_fail", lambda _self, _proposal, _cause: None)
+    found = [simulate(seed, "partitions", 3).violation for seed in range(1, 6)]
+    assert any("no answer" in one for one in found), found
+
+
+def test_time_that_a_node_stands_still_is_not_counted_against_its_answers():
+    """Two pauses of one node, the second from the end of the first: it goes on right before its client's patience ends."""
+    check(plan := Plan(30214, "lease", 3, clients=2, storm_s=2.5), run(plan))
+
+
 def test_the_same_seed_gives_the_same_trace_in_any_process():
     here = simulate(7, "storm", 3).trace_hash
     code = "from chaos.sim.world import simulate; print(simulate(7, 'storm', 3).trace_hash)"
