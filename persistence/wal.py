@@ -48,7 +48,7 @@ from persistence.writer import Entry, Item, LogWriter
 ENTRY_OVERHEAD_BYTES = 128
 """What a cached entry costs in memory besides its payload."""
 ENTRIES_MIN = 2
-"""Entries that are read whatever their size: Raft needs two to place a snapshot."""
+"""Entries that are read whatever their size: Raft needs two to place a snapshot, and to see that a tail conflicts."""
 SEGMENT_BYTES_MIN = DATA_START * 2
 SEGMENT_BYTES_MAX = 1 << 30
 
@@ -342,7 +342,7 @@ class Log:
             left -= sum(len(payload) for payload, _, _ in run)
             found += run
             low = found[-1][1] + 1
-        if low < high and left >= 0:
+        if low < high and (left >= 0 or len(found) < ENTRIES_MIN):
             found += self._cache[: high - low]
         return _bounded(found, bytes_max)
 

@@ -75,6 +75,18 @@ def test_entries_are_bounded_in_bytes_wherever_they_are(tmp_path):
             assert [index for _, index, _ in log.entries(31, 9, 500)] == [31]
 
 
+@pytest.mark.parametrize("bytes_max", [0, 299, 300])
+def test_two_entries_come_though_only_the_second_is_in_memory(tmp_path, bytes_max):
+    with Log.open(str(tmp_path / "log"), LogOptions(16 << 10, cache_bytes=3_000)) as log:
+        for index in range(1, 31):
+            log.append(index, 1, b"%03d" % index * 100)
+            log.sync()
+        last_on_disk = log._cache_first - 1
+        assert 1 < last_on_disk < 29
+        found = log.entries(last_on_disk, 9, bytes_max)
+        assert [index for _, index, _ in found] == [last_on_disk, last_on_disk + 1]
+
+
 def test_a_new_log_is_empty(tmp_path):
     with Log.open(str(tmp_path / "log"), SMALL) as log:
         assert (log.first_index, log.last_index, log.last_term, log.entry_count) == (0, 0, 0, 0)
