@@ -1,5 +1,6 @@
-"""Points that an archive can be gone back to: which there are, from which base each is reached, whether all verifies,
-and what is not needed any more.
+"""The points of an archive that can be restored: which there are, and from which base each is reached.
+
+Also whether all of an archive verifies, and which of its files are not needed any more.
 """
 
 from __future__ import annotations

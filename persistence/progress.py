@@ -10,4 +10,4 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 def untold(_done: int, _total: int) -> None:
-    """For whom nobody waits."""
+    """A progress that is told to nobody."""

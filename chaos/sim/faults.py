@@ -1,4 +1,4 @@
-"""The nemesis: each function does one kind of harm to a :class:`chaos.sim.world.World` and plans its end."""
+"""Faults: each function does one kind of harm to a :class:`chaos.sim.world.World` and schedules its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that can happen to a group in a storm: harm, and changes in the middle of it."""
+"""All that can happen to a group in a storm, in one table: faults, and what an operator changes meanwhile."""
 
 from __future__ import annotations
 

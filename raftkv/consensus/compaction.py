@@ -1,9 +1,9 @@
 """When to take a snapshot, and what stays of the log that it covers.
 
-The log may go up to where the newest snapshot ends; several reasons keep more of it, each for itself and within a bound
-of its own. A reason is a function that names the first entry it needs. As much of the log's end as its bound allows is
-kept for it, and what it needs before that is not: no reason holds the log for ever. They hold on every node, because
-any of them may lead next; only a leader knows followers.
+The newest snapshot makes the log up to its end superfluous, but there are reasons to keep some of that. A reason is a
+function that names the first entry it needs. Each is bounded: at most the last so many bytes of the log are kept for
+it, so that none holds the log for ever. The reasons hold on every node, because any of them may lead next; only a
+leader knows followers.
 
 | reason | from | bound |
 |---|---|---|
@@ -72,9 +72,7 @@ class Retention:
         return self._first_kept(frozenset())
 
     def first_needed(self) -> int:
-        """As :meth:`first_kept`, of what is kept for somebody who is there (not tail, not
-        fallback): COMPACT takes the rest.
-        """
+        """First entry kept for somebody who is there (every reason but tail and fallback): what COMPACT leaves."""
         return self._first_kept(PRECAUTIONS)
 
     def _first_kept(self, but: frozenset[str]) -> int:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Done = Callable[[object, RaftKVError | None], None]
 LEAVE_AGAIN: Final = 5
-"""A leader that is to be replaced tries once in so many longest election timeouts to hand over: while it does, which is
-for one at most, it takes no writes."""
+"""A leader that is to be replaced tries to hand over, at most once in this many of the longest election timeouts. An
+attempt takes one of them at most, and no writes are taken meanwhile."""
 
 Refusal = Literal["", "removed", "foreign disk", "repairing"]
 """Why a node may not join the conversation; empty: it may."""
@@ -46,8 +46,10 @@ Refusal = Literal["", "removed", "foreign disk", "repairing"]
 
 @dataclass(slots=True)
 class _CatchUp:
-    """One round of a learner (thesis 4.2.1): the entries there were when it began, and whether
-    the round before was quick.
+    """One round of a learner's catching up (thesis 4.2.1).
+
+    It ends when the learner holds the entries that there were when it began, up to ``target``. ``after_quick``: the
+    round before it was quick.
     """
 
     target: int
@@ -64,7 +66,7 @@ class _Met:
     index: int = 0
     former: tuple[str, ...] = ()
     outdated: bool = False
-    """The id was given to another node since: that this one has the place now, only a new handshake says."""
+    """The id has been given to another node since: only a new handshake can say that this node has the place."""
 
 
 class Membership:

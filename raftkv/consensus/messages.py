@@ -195,7 +195,8 @@ class Application:
 
     data: bytes
     answers: bool = field(default=False, compare=False)
-    """Nobody would send it again. Only the sender's link looks at it: it is not on the wire."""
+    """It answers a request, so nobody would send it again. Only the sender's link looks at this: it is not on the
+    wire."""
 
 
 Message: TypeAlias = (

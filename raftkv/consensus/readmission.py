@@ -1,21 +1,23 @@
 """A damaged disk: its node comes back as another one under the same id.
 
-Theory: Raft rests on what servers remember. Who has lost a part of its log has forgotten what it acknowledged, and may
-have forgotten whom it voted for: it must not go on as the voter that it was. To the group it is a server that is gone,
-and a new one that happens to have its id. So its directory gets a new disk id, it knows the old ones (``former``), and
-a leader that it tells them makes **one** change: this member is no voter any more, its disk is the new one, the former
-ones count as removed. That is the removal of one voter and the addition of a learner, so any two majorities still share
-a server. From there on it is a learner like any other one: it gets everything, and is promoted when it has caught up.
+Theory: Raft rests on what servers remember. A server that has lost a part of its log has forgotten what it
+acknowledged, and may have forgotten whom it voted for: it must not go on as the voter that it was. To the group it is
+one server that is gone, and a new one that happens to have the same id.
+
+So its directory gets a new disk id and remembers the old ones (``former``). It tells them to the leader, which makes
+**one** change: this member votes no more, its disk is the new one, and the former ones count as removed. That is the
+removal of one voter and the addition of a learner, so any two majorities still share a server. From there on it is a
+learner like any other: it gets everything, and is promoted when it has caught up.
 
 What holds until then:
 
-* nobody talks to it whose configuration has its place for another disk: what it says, votes and acknowledgements, would
-  count as the voter's that it was (:meth:`raftkv.consensus.membership.Membership.admit`). Also when links stand
-  already, because the change is taken back by another leader, or because the other node knew nobody when it let it in:
-  its messages are dropped and the links made anew;
-* it is no voter by a configuration of its former life that it finds in the log it is sent (:meth:`Core.is_own`);
+* a node whose configuration has another disk in its place does not talk to it: its votes and acknowledgements would
+  count as those of the voter that it was (:meth:`raftkv.consensus.membership.Membership.admit`). That also goes for
+  links that stand already, when another leader takes the change back, or when the other node knew no members yet as it
+  let this one in: its messages are dropped, and the links made anew;
+* the configurations of its former life that it finds in the log do not make it a voter (:meth:`Core.is_own`);
 * the change is refused, as a removal is, when it leaves no majority of voters that answer: two of three that were
-  damaged at once do not come back by themselves, because nobody knows what they were the only ones to hold.
+  damaged at once do not come back by themselves, because nobody knows what only they held.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from raftkv.consensus.configuration import Configuration, Member, Readmit
 from raftkv.consensus.core import Core
 
 FRESH_S: Final = 5.0
-"""Who asked longer ago may be gone again. One that waits asks more than once in this time: it and the leader dial."""
+"""A node that asked longer ago may be gone again. One that waits asks more often: it and the leader keep dialling."""
 
 
 @dataclass(frozen=True, slots=True)

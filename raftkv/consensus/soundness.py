@@ -1,8 +1,8 @@
-"""Whether a node that starts may go on as the member that it was: what it promised must still be there. No I/O of its
-own.
+"""Whether a node that starts may go on as the member that it was. No I/O of its own.
 
-Not so when its log is damaged, and when a damaged snapshot held what the log does not. A snapshot that is merely
-missing beside an empty log looks like that of a new node: nobody can tell.
+What it promised must still be there. It is not when the log is damaged, or when a damaged snapshot held what the log
+does not. A directory with an empty log and no snapshot looks like a new node's: that something is missing there cannot
+be seen.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
 """A disk that does not answer: the stall guard.
 
 Theory: a leader here counts nothing that is not durable at itself (:mod:`raftkv.consensus.durability`), so a disk that
-hangs stops the whole group, while heartbeats, which need no disk, keep everybody from electing another leader. Who
-finds that what it wrote has been waiting for ``timing.stall_s`` and is a leader hands over to a voter that holds it
-durably (Raft thesis 3.10). What is not committed goes with it: the successor commits it, and this node answers when it
-hears of that.
+hangs stops the whole group, while heartbeats, which need no disk, keep everybody from electing another leader. So a
+leader whose writes have been waiting for ``timing.stall_s`` hands over to a voter that holds them durably (Raft thesis
+3.10). What is not committed yet goes with it: the successor commits it, and this node answers when it hears of that.
 
 Nothing of this may wait for the disk in turn. A new term and a vote are synced on the spot, by the thread that does
-everything else; so while its disk is stalled, a node takes no message that would make it write either, as if the
-message had been lost, and does not campaign. That is always safe, and the node stays alive: it answers, knows no leader
-soon, and takes its place again with the next heartbeat after the disk has come back.
+everything else. So while its disk is stalled, a node drops every message that would make it write either of them, as if
+it had been lost, and does not campaign. That is always safe, and the node stays alive: it answers, soon knows no
+leader, and takes its place again with the next heartbeat after the disk has come back.
 
-Caveats. A node that has nothing to write does not notice that its disk hangs, and one that is asked for a vote (or
-handed leadership, or brought into a new term) in the first ``stall_s`` waits for the disk with all it does.
+Caveats. A node that has nothing to write does not notice that its disk hangs. One that is asked for a vote (or handed
+leadership, or brought into a new term) in the first ``stall_s`` blocks until the disk answers.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
     from raftkv.errors import RaftKVError
 
 LOOK_S_MAX: Final = 0.2
-"""Between two looks at most so much counts as waiting: this process may have stood still itself."""
+"""Most time between two looks that counts as waiting for the disk: this process may have stood still itself."""
 REST_S: Final = 5.0
-"""From the beginning of a leadership, and after an attempt: two slow disks must not toss it to and fro."""
+"""Pause after an election and after an attempt to hand over: two slow disks must not toss leadership to and fro."""
 NEED_THE_DISK: Final = frozenset({RequestVote, Vote, PreVote, PreVoteGranted, TimeoutNow, SnapshotChunk})
-"""Lead to a synchronous write, or to an office that this node had better not take."""
+"""Messages that lead to a synchronous write, or to a leadership that this node had better not take."""
 
 
 class StallGuard:
-    """Watches the log of this node; hands over, and keeps away what would wait for it."""
+    """Watches the log of this node; hands leadership over, and drops messages whose handling would block on it."""
 
     def __init__(self, core: Core, replication: Replication, transfer: Transfer) -> None:
         self._core = core

@@ -24,9 +24,9 @@ MARK: Final = b"C"
 CALLS_MAX: Final = 10_000
 """Calls of this node without an answer; one more is refused as busy."""
 GRACE_S: Final = 1.0
-"""How much longer than the request timeout, within which the other node gives up, an answer to a sync is waited for."""
+"""An answer to a sync is waited for this much longer than the request timeout, within which the other node gives up."""
 COMPACT_S: Final = 600.0
-"""How long one to a compaction: a snapshot of a large state takes minutes."""
+"""How long an answer to a compaction is waited for: a snapshot of a large state takes minutes."""
 
 Task: TypeAlias = Literal["sync", "compact"]
 CallDone: TypeAlias = Callable[[Compacted | None, RaftKVError | None], None]

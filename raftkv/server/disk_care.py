@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DiskCare:
-    """Everything on the event loop but the look of :class:`SpaceWatch`."""
+    """All of it runs on the event loop, except for the look of :class:`SpaceWatch` at the disk."""
 
     settings: Settings
     clock: Clock
@@ -42,7 +42,7 @@ class DiskCare:
     """Set once the log cannot be written any more."""
 
     def leadership_changed(self) -> None:
-        """Which way commands take is looked at anew."""
+        """Decide anew which way commands take."""
         raise NotImplementedError
 
     def _init_disk(self, directory: DataDirectory) -> None:
@@ -83,7 +83,7 @@ class DiskCare:
         self.forwarder.submit(GroupTicket(alarm_group(words), [words], 2, done))
 
     def _on_alarms(self) -> None:
-        """Other alarms stand than before: who asks for what takes space is refused at the door, or is not any more."""
+        """Alarms were raised or cleared: commands that take space are refused from now on, or no longer."""
         before, self._alarms = self._alarms, self.machine.alarms.standing
         if self._alarms == before:
             return

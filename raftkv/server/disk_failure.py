@@ -2,9 +2,9 @@
 
 After a write or a sync that failed, the page cache may show bytes that the disk does not have (Rebello et al., ATC
 2020): a second attempt can report success for what is lost. Only reading the disk again tells what is there, so the log
-is not used any more, and a new process recovers it. Staying up was the other choice: a halted node serves no reads
-either (it is told of no commits), and who watches it sees a process that runs. The reason is in the log's last lines
-and in the exit code.
+is not used any more, and a new process recovers it. Staying up would be the other choice, but a halted node serves no
+reads either (it hears of no commits), and whoever watches it sees a process that runs. The reason is in the log's last
+lines and in the exit code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXIT_DISK: Final = 74
 """The process ended because of its disk: start it again, once there is space or the disk works (EX_IOERR of
 sysexits.h)."""
 DISK_ERRORS: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""Of a start that may succeed another time."""
+"""Errors of a start after which another start may succeed."""
 ANSWER_S: Final = 0.3
 """Time for the answers to whoever waits: some rounds of the node's housekeeping."""
 END_WITHIN_S: Final = 5.0

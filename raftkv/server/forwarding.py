@@ -57,8 +57,8 @@ PARCEL_BYTES: Final = 16 * 1024 * 1024
 PROTOS: Final = frozenset({2, 3})
 """RESP versions of senders."""
 REPLY_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Replies to one request take at most so much (the default of ``client_output_buffer_limit``), or the frame of several
-megabytes more would hold up what the members have to tell each other, and above 640 MiB cut the link."""
+"""Most bytes of replies to one request (the default of ``client_output_buffer_limit``). Larger frames would delay what
+the members have to tell each other, and one above 640 MiB would cut the link."""
 GRACE_S: Final = 1.0
 """How much longer than the leader's own time-out a follower waits for its answer."""
 
@@ -161,9 +161,8 @@ class Forwarder:
     def take_back(self, tickets: Sequence[Ticket], until: float = 0.0) -> None:
         """Tickets that certainly were not done, because this node does not lead (any more): let them wait again.
 
-        They go before all that waits, because they were sent before it. One that was overtaken, because something of
-        the same sender after it is on its way or done already, may not be tried again: that would turn the order
-        round.
+        They go before all that waits, because they were sent before it. A ticket is not tried again when a later one of
+        the same sender is on its way or done already: that would reverse their order.
         """
         until = until or self._clock.monotonic() + self._request_s
         waiting = {id(ticket) for ticket in (*tickets, *self._outbox, *(held for held, _ in self._held))}

@@ -52,7 +52,7 @@ HOUSEKEEPING_S: Final = 0.1
 """How often time-outs, held writes, due keys and idle clients are looked at."""
 _DEFAULTS: Final = Settings()
 DEFAULT_SIZES: Final = (_DEFAULTS.proto_max_bulk_len, _DEFAULTS.client_output_buffer_limit)
-"""512 MiB can be written and 256 MiB be read at once: nobody is told at each start what nobody chose."""
+"""With the defaults 512 MiB can be written at once, but only 256 MiB be read. No warning says so: nobody chose it."""
 DRAIN_S: Final = 2.0
 """How long a stopping leader tries to hand leadership over."""
 

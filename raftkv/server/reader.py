@@ -22,7 +22,7 @@ Alone: TypeAlias = "tuple[Connection, Command, Argv]"
 """One read of a connection that waits for nothing else."""
 
 ALONE_TOGETHER_MIN: Final = 4
-"""So many reads that came one by one are looked at for being of one command."""
+"""From so many single reads on it is tried whether all are of one command, which may know how to do many at once."""
 
 
 class Readers:

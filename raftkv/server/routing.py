@@ -81,7 +81,7 @@ class Routing:
     def moved(self, command: Command, argv: Argv, consistency: Consistency) -> MovedError | None:
         """The redirection of a command with keys to the leader, when this node is set to redirect and does not lead.
 
-        Who chose another consistency than the usual one wants to read here.
+        A connection that chose a weaker consistency wants to read here, and is not redirected.
         """
         if self.settings.redirect != "moved" or self.raft.is_leader:
             return None

@@ -65,7 +65,7 @@ class SpaceWatch:
             self._ended.wait(LOOK_S)
 
     def look(self) -> Space:
-        """How much is free, after the reserve was made if it, or a part of it, is missing and may be."""
+        """Free space, after an attempt to make the reserve if (a part of) it is missing and there is room for it."""
         reserve, space = self._reserve, self._files.space(self._path)
         held = 0 if reserve.shortage else reserve.held_bytes  # after a shortage make() wants more
         lacking = reserve.size_bytes - held
@@ -95,7 +95,7 @@ class SpaceKeeper:
         self._ordered_at = -ORDER_AGAIN_S
 
     def look(self, now: float, free: int, low: int, high: int) -> None:
-        """``free`` bytes are left; an alarm is due below ``low``, and at an end above ``high``."""
+        """``free`` bytes are left: an alarm is due below ``low``, and is cleared above ``high``."""
         own = self._alarms().of(self._node_id)
         trouble = self.trouble(free, low)
         if own is None and trouble:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from persistence.files import Buffer, File, Files
 
 WARN_EVERY_S: Final = 10.0
-"""Slow syncs are told of together, so often at most."""
+"""Slow syncs are reported together, at most this often."""
 
 
 class SlowSyncs:
