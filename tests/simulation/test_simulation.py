@@ -14,6 +14,7 @@ from chaos.sim.plan import NODES, Plan
 from chaos.sim.profiles import PROFILES
 from chaos.sim.search import run, runner
 from chaos.sim.world import Result, World, simulate
+from raftkv.consensus import journal
 from raftkv.consensus.replica import Replica
 
 SEEDS = range(1, 9)
@@ -84,6 +85,14 @@ def test_a_proposal_that_is_never_answered_is_found(monkeypatch):
 def test_time_that_a_node_stands_still_is_not_counted_against_its_answers():
     """Two pauses of one node, the second from the end of the first: it goes on right before its client's patience ends."""
     check(plan := Plan(30214, "lease", 3, clients=2, storm_s=2.5), run(plan))
+
+
+def test_entries_larger_than_a_slice_are_found_in_conflict(monkeypatch):
+    """Simulated entries are small; a log that gives the engine one entry at a time shows what large ones would."""
+    monkeypatch.setattr(journal, "SLICE_BYTES_MAX", 0)
+    for seed in range(1, 5):
+        plan = Plan(seed, "decay", 3, storm_s=5.0)
+        check(plan, run(plan))
 
 
 def test_the_same_seed_gives_the_same_trace_in_any_process():
