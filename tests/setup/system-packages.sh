@@ -6,10 +6,10 @@
 #   tests/setup/system-packages.sh --bench    also what `make bench` compares with, and builds with
 set -euo pipefail
 
-wanted="redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools etcd:etcd-server gcc:gcc"
+wanted="redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools gcc:gcc"
 sources=""
 if [ "${1:-}" = --bench ]; then
-  wanted="$wanted go:golang-go"
+  wanted="$wanted etcd:etcd-server go:golang-go"
   sources="golang-etcd-server-dev"
 fi
 
