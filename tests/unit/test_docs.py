@@ -30,6 +30,7 @@ SOURCES: Final = [
 ]
 TOUR: Final = ROOT / "docs" / "architecture" / "tour.md"
 
+COLUMNS_MAX: Final = 120
 PLACEHOLDERS: Final = frozenset({"NAME.txt"})
 
 
@@ -95,3 +96,10 @@ def test_the_tour_names_every_package():
     folders += [f"{path.parent.name}/" for path in (ROOT / "chaos").glob("*/__init__.py")]
     modules = [path.name for path in (ROOT / "raftkv").glob("*.py") if not path.name.startswith("__")]
     assert [name for name in (*folders, *modules) if name not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_prose_is_wrapped(page: Path):
+    lines = prose(page).splitlines()
+    wide = [line for line in lines if len(line) > COLUMNS_MAX and " " in line.strip() and not line.startswith("|")]
+    assert not wide, f"{page.name}: lines of more than {COLUMNS_MAX} columns"
