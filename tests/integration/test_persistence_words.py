@@ -61,8 +61,8 @@ def test_waitaof_syncs_what_the_setting_leaves_to_the_operating_system(make_clus
         cluster.pause(third)
         other.call("SET", "a", 3)
         began = time.monotonic()
-        assert other.call("WAITAOF", 1, 2, 400) == [1, 1]
-        assert time.monotonic() - began >= 0.4
+        assert other.call("WAITAOF", 1, 2, 2000) == [1, 1]
+        assert time.monotonic() - began >= 2
         assert client.do("CONFIG", "SET", "timeout", 1) == OK
         sent = time.monotonic()
         client.send(b"WAITAOF 1 2 0\r\nGET a\r\n")
