@@ -90,7 +90,7 @@ class Retention:
         if snapshots.checking or snapshots.rests:
             return
         grown = core.applied - snapshots.index >= policy.entries
-        if grown or core.log.bytes_from(snapshots.index + 1) >= policy.log_bytes:
+        if grown or snapshots.failed or core.log.bytes_from(snapshots.index + 1) >= policy.log_bytes:
             snapshots.request()
 
     def _fallback(self) -> int:

@@ -132,6 +132,11 @@ class Snapshots:
         return self._core.monotonic() < self._not_before
 
     @property
+    def failed(self) -> bool:
+        """The last one could not be written: it is owed, whatever it was asked for."""
+        return self._pause_s > 0
+
+    @property
     def error(self) -> OSError | None:
         """With what the system refused the last one that could not be written."""
         return self._writer.failure

@@ -18,13 +18,13 @@ RECORD = 40 + 100
 """Bytes on disk of an entry of 100 bytes."""
 
 
-def retention(policy, *, entries=100, leads=True, previous=0, newest=0):
+def retention(policy, *, entries=100, leads=True, previous=0, newest=0, failed=False, rests=False):
     fake = FakeCore(("n2", "n3"), leads=leads)
     fake.write(*[1] * entries, size=100)
     fake.commit(entries)
     asked = []
     snapshots = SimpleNamespace(
-        index=newest, previous_index=previous, checking=False, rests=False, request=lambda: asked.append(1),
+        index=newest, previous_index=previous, checking=False, rests=rests, failed=failed, request=lambda: asked.append(1),
         sender=SimpleNamespace(index=lambda _peer: newest),
     )  # fmt: skip
     progress = {
@@ -129,3 +129,11 @@ def test_bytes_and_positions_agree_over_segments_truncation_and_compaction(sizes
     assert log.bytes_from(0) == log.bytes_from(log.first_index)
     fitting = [index for index, size in zip(indices, taken, strict=True) if size <= limit]
     assert log.first_within(limit) == min(fitting, default=log.last_index + 1)
+
+
+@pytest.mark.parametrize(("failed", "rests", "asks"), [(False, False, 0), (True, True, 0), (True, False, 1)])
+def test_a_snapshot_that_failed_is_asked_for_again_however_short_the_log_is(failed, rests, asks):
+    """A full disk asked for it, say: nothing grows there any more, and only a snapshot makes room."""
+    _, _, keeper, asked = retention(policy(log_bytes=1 << 30), failed=failed, rests=rests)
+    keeper.tick()
+    assert len(asked) == asks
