@@ -212,7 +212,11 @@ class RemoteSnapshot:
     def _connect(self, timeout_s: float) -> Connection:
         from raftkv.cli.connection import Connection
 
-        connection = Connection(*self._address, timeout_s=timeout_s)
+        host, port = self._address
+        try:
+            connection = Connection(host, port, timeout_s=timeout_s)
+        except OSError as error:
+            raise ConnectionError(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
         connection.greet(user=self._user, password=self._password)
         return connection
 

@@ -26,6 +26,8 @@ from raftkv.offline.rebuild import Piece, commands
 
 BATCH_COMMANDS: Final = 512
 BATCH_BYTES: Final = 1 << 20
+FIRST_S: Final = 15.0
+"""The first answer may take so long: more than an election, and little for who mistyped the address."""
 DEADLINE_S: Final = 120.0
 """A batch may take so long, with elections in between."""
 ATTEMPT_S: Final = 20.0
@@ -93,7 +95,8 @@ class Sender:
 
     def is_empty(self) -> bool:
         """Whether no database of the cluster holds a key. Raises RaftKVError."""
-        return not any(line.startswith(b"db") for line in self._client(0).execute("INFO", "keyspace").splitlines())
+        with RaftKV([self._address], deadline_s=FIRST_S, **self._access) as client:
+            return not any(line.startswith(b"db") for line in client.execute("INFO", "keyspace").splitlines())
 
     def add(self, event: Piece | Replay) -> None:
         """Raises RaftKVError when this or an earlier batch failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 
 import pytest
 from typer.testing import CliRunner
@@ -111,6 +112,15 @@ def test_a_node_that_stays_away_or_let_go_leaves_no_file(node, tmp_path, lasts, 
     done = run("-o", tmp_path / "b.backup")
     assert done.exit_code == 1
     assert why in done.stderr
+    assert not list(tmp_path.glob("b.backup*"))
+
+
+def test_who_cannot_be_reached_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = run("-p", port, "-o", tmp_path / "b.backup")
+    assert done.exit_code == 1
+    assert f"cannot connect to 127.0.0.1:{port}: Connection refused" in done.stderr
     assert not list(tmp_path.glob("b.backup*"))
 
 
