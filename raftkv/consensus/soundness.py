@@ -1,8 +1,8 @@
 """Whether a node that starts may go on as the member that it was. No I/O of its own.
 
-What it promised must still be there. It is not when the log is damaged, or when a damaged snapshot held what the log
-does not. A directory with an empty log and no snapshot looks like a new node's: that something is missing there cannot
-be seen.
+What it promised must still be there. It is not when the log is damaged, when a damaged snapshot held what the log does
+not, or when there is a snapshot and the log is gone: who has a snapshot has had a term, and terms are only in the log.
+A directory with an empty log and no snapshot looks like a new node's: that something is missing there cannot be seen.
 """
 
 from __future__ import annotations
@@ -49,8 +49,13 @@ def check_sound(log: Log, covered: int, store: SnapshotStore) -> None:
     if store.unknown is not None:
         raise store.unknown
     because = "".join(f"; {reason}" for reason in store.damaged.values())
+    damaged = max((int(name.partition("-")[0]) for name in store.damaged), default=0)
+    if not log.hard_state.term and (newest := max(covered, damaged)):
+        reason = (
+            f"there is a snapshot up to entry {newest}, but this log never held a term: it was removed or not mounted"
+        )
+        raise UnsoundError(log.directory, None, reason)
     if late := begins_late(log, covered):
         raise UnsoundError(store.directory, None, late + because)
-    damaged = max((int(name.partition("-")[0]) for name in store.damaged), default=0)
     if damaged > max(log.last_index, covered):
         raise UnsoundError(store.directory, None, f"entries up to {damaged} are in a damaged snapshot only{because}")

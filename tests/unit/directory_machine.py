@@ -58,6 +58,7 @@ class Moves(Node):
             last, term = self.last
             term = max(term, self.states[-1][1][0], 1, *(entry[2] for entry in self.history[-1:]))
             kind = int(share * len(SIZES) * ENTRIES_MAX)
+            self.meet(term)
             for index in range(last + 1, last + 2 + kind // len(SIZES)):
                 self.add(index, term, payload(index, term, SIZES[kind % len(SIZES)]))
 
@@ -65,9 +66,11 @@ class Moves(Node):
         """As a leader says; what contradicts it is cut."""
         matched = self.matched
         if matched < len(self.history):
+            given = self.history[matched : matched + 1 + int(share * 12)]
+            self.meet(given[-1][2])
             if self.last[0] > matched:
                 self.truncate_from(matched + 1)
-            for data, index, term in self.history[matched : matched + 1 + int(share * 12)]:
+            for data, index, term in given:
                 self.add(index, term, data)
 
     def truncate(self, share):
@@ -187,6 +190,7 @@ class Moves(Node):
             self.abort_transfer(share)
             self.sending = self.at_leader(len(self.history))
         info, raw = self.sending
+        self.meet(info.term)
         kind = int(share * 10_000)
         try:
             if self.incoming is None:

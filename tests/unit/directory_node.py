@@ -324,6 +324,12 @@ class Node:
         self.note((entries, hard))
         self.sync_now()
 
+    def meet(self, term):
+        """A leader of ``term``: its term is durable before anything of it is taken (Raft paper, 5.1)."""
+        known = self.states[-1][1][0]
+        if known < term:
+            self.vote(term - known, None)
+
     def sync_now(self):
         self.log.sync()
         self.begun = False

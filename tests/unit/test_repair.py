@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from crc32c import crc32c
@@ -123,6 +124,21 @@ def test_a_damaged_snapshot_matters_when_nothing_else_has_what_it_held(tmp_path,
     assert unsound in finding.unsound
     assert bool(unsound) == bool(finding.unsound)
     assert str(path / "snapshots" / snapshot_name(damaged, 1)) in [one.file for one in finding.damage]
+
+
+def test_a_log_that_is_gone_beside_a_snapshot_is_damage_at_every_start(tmp_path):
+    """Its file system is not mounted, say. What was promised behind the snapshot, and whom it voted for, is not known."""
+    path = build(tmp_path / "d", snapshots=(10,))
+    rmtree(path / "log")
+    finding = found(path)
+    assert finding.unsound == (
+        f"{path}/log: there is a snapshot up to entry 10, but this log never held a term: it was removed or not mounted"
+    )
+    assert (finding.last_index, finding.snapshot_index, finding.helpers) == (0, 10, ("n2", "n3"))
+    Log.open(str(path / "log"), OPTIONS).close()  # what a start does before it refuses
+    assert found(path).unsound == finding.unsound
+    damage_snapshot(path, 10)
+    assert found(path).unsound == finding.unsound
 
 
 def test_another_programs_files_are_no_damage(tmp_path):
