@@ -95,6 +95,16 @@ class Inode:
         self.unsynced.clear()
         del self.durable[len(self.content) :]
 
+    def sync_newest(self) -> None:
+        """The newest write alone; what an older one had put in its place and is not durable yet never will be."""
+        offset, data = self.unsynced.pop()
+        put(self.durable, data, offset)
+        for number, (start, old) in enumerate(self.unsynced):
+            low, high = max(start, offset), min(start + len(old), offset + len(data))
+            if low < high:
+                new = old[: low - start] + data[low - offset : high - offset] + old[high - start :]
+                self.unsynced[number] = (start, new)
+
     def fail_to_sync(self, rng: Random, newest: int) -> None:
         """Of the ``newest`` writes some may have reached the disk; the kernel shows the rest, and will not write it."""
         share = rng.choice((0.0, 0.0, 0.5))
@@ -166,8 +176,7 @@ class DiskFile:
             raise
         inode.write(data, offset)
         if sync and self._syncs(newest=1):
-            inode.unsynced.pop()
-            put(inode.durable, data, offset)
+            inode.sync_newest()
 
     def _syncs(self, newest: int) -> bool:
         """Whether the ``newest`` writes are to become durable now."""

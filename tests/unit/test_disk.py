@@ -288,3 +288,12 @@ def test_the_name_of_a_directory_that_was_there_already_is_made_durable_too(tmp_
     OsFiles().make_dir(str(tmp_path / "d"))
     with pytest.raises(PermissionError):
         OsFiles().make_dir(str(tmp_path / "f"))
+
+
+def test_a_synced_write_takes_the_place_of_an_older_one_that_is_not_synced():
+    disk = Disk()
+    file = disk.open("f", create=True)
+    file.append(b"a" * 10)
+    file.pwrite([b"bbbb"], 3, sync=True)
+    file.fdatasync()
+    assert bytes(disk.names["f"].durable) == file.pread(10, 0) == b"aaabbbbaaa"
