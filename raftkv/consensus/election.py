@@ -56,11 +56,12 @@ class ElectionGuard:
 
     def tick(self) -> None:
         """Ask for pre-votes when the leader has been silent for too long."""
-        if self._core.monotonic() - self._contact >= self._core.timing.election_max_s:
+        now = self._core.monotonic()
+        if now - self._contact >= self._core.timing.election_max_s:
             self.misses_leader = True
         if self._deadline is None or self._core.engine.is_leader or not self._core.votes:
             self.restart_timer()
-        elif self._core.monotonic() >= self._deadline:
+        elif now >= self._deadline:
             self.restart_timer()
             self._start_pre_vote()
 

@@ -402,7 +402,10 @@ class Replica:
         The engine follows its leader until another term begins, which without a majority is never.
         """
         engine = self.core.engine
-        return "" if self.election.misses_leader and not engine.is_leader else engine.leader_id
+        return self._known(engine.leader_id, leads=engine.is_leader)
+
+    def _known(self, leader: str, *, leads: bool) -> str:
+        return "" if self.election.misses_leader and not leads else leader
 
     def _note_leader(self) -> None:
         core = self.core
@@ -415,8 +418,9 @@ class Replica:
             self.reads.leadership_changed()
             if leader:
                 self.leader_changes += 1
-        if self.leader_id != self._told_leader:
-            self._told_leader = self.leader_id
+        known = self._known(leader, leads=leads)
+        if known != self._told_leader:
+            self._told_leader = known
             if self.on_leader_change is not None:
                 self.on_leader_change(self._told_leader)
 

@@ -6,10 +6,14 @@ import gc
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from chaos.sim.checks import Violation
+from chaos.sim.clients import Client
 from chaos.sim.plan import NODES, Plan
 from chaos.sim.profiles import PROFILES
 from chaos.sim.search import run, runner
@@ -83,8 +87,21 @@ def test_a_proposal_that_is_never_answered_is_found(monkeypatch):
 
 
 def test_time_that_a_node_stands_still_is_not_counted_against_its_answers():
-    """Two pauses of one node, the second from the end of the first: it goes on right before its client's patience ends."""
-    check(plan := Plan(30214, "lease", 3, clients=2, storm_s=2.5), run(plan))
+    later = []
+    world = SimpleNamespace(scheduler=SimpleNamespace(after=lambda *what: later.append(what)))
+    client = SimpleNamespace(world=world, name="c0")
+    client._must_be_answered = ask = partial(Client._must_be_answered, client)
+    operation = SimpleNamespace(attempt=2, done=False, words=[b"INCR", b"counter"])
+    member = SimpleNamespace(id="n1", up=True, incarnation=3, stood_s=1.5)
+    ask(operation, (2, 3), member, 1.0)
+    assert later == [(0.5, ask, operation, (2, 3), member, 1.5)]
+    with pytest.raises(Violation, match="no answer"):
+        ask(operation, (2, 3), member, 1.5)
+    for gone in ({"attempt": 3}, {"done": True}):
+        ask(SimpleNamespace(**vars(operation) | gone), (2, 3), member, 1.5)
+    for gone in ({"up": False}, {"incarnation": 4}):
+        ask(operation, (2, 3), SimpleNamespace(**vars(member) | gone), 1.5)
+    assert len(later) == 1
 
 
 def test_entries_larger_than_a_slice_are_found_in_conflict(monkeypatch):
