@@ -118,7 +118,7 @@ class Script:
         before = len(sent)
         end = member.clock.now + 3 * self.stage.timing.election_max_s
         while not any(one.kind in CAMPAIGN and one.source == member.id for one in sent[before:]):
-            if member.clock.now > end:
+            if not member.up or member.clock.now > end:  # the clock of a node that is down stands still
                 raise ScriptError(f"{member.id} does not campaign: {member.state()}")
             self.elapse([member], STEP_S)
 

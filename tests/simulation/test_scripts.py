@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from chaos.sim.guards import GUARDS
-from chaos.sim.script import VERBS, Block, ScriptError, difference, main, parse, played
+from chaos.sim.script import Block, difference, main, parse, played, prepared
+from chaos.sim.stage import Actor, Stage
+from chaos.sim.verbs import VERBS, Arguments, Script, ScriptError
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 OFF = ".off.txt"
@@ -92,6 +96,24 @@ def test_a_changed_outcome_is_found(tmp_path):
 def test_what_is_not_there_is_an_error_and_no_outcome(text, message):
     with pytest.raises(ScriptError, match=message):
         played(text)
+
+
+def test_a_candidate_that_goes_down_is_waited_for_no_longer(monkeypatch):
+    """Its clock stands still, so that no time-out of the script's would ever come."""
+    with ExitStack() as stack:
+        script = prepared(stack)
+        script.stage = Stage(3, label="down")
+        candidate = script.stage.members["n1"]
+        candidate.clock.after(0.01, partial(candidate.crash, power=False))
+        elapse, steps = Script.elapse, iter(range(1000))
+
+        def counted(self: Script, members: list[Actor], seconds: float) -> None:
+            next(steps)  # raises StopIteration rather than go on for ever
+            elapse(self, members, seconds)
+
+        monkeypatch.setattr(Script, "elapse", counted)
+        with pytest.raises(ScriptError, match="n1 does not campaign: down"):
+            VERBS["elect"](script, Arguments(["n1"]))
 
 
 def test_every_verb_is_explained(capsys):
