@@ -6,7 +6,7 @@ import gc
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
@@ -24,7 +24,7 @@ from chaos.sim.profiles import CHUNK_BYTES, PROFILES, Profile
 from chaos.sim.scheduler import START_S, Scheduler
 from chaos.sim.trace import Trace, line
 from persistence import snapshots
-from raftkv.consensus import engine, seams, snapshot_receiver, snapshot_sender
+from raftkv.consensus import engine, journal, seams, snapshot_receiver, snapshot_sender
 from raftkv.consensus.core import Timing
 
 WARM_UP_S: Final = 2.0
@@ -39,6 +39,9 @@ VIOLATION_LINES: Final = 400
 FILE_CHUNK_BYTES: Final = 512
 """What a checksum in a snapshot's file covers, and what a node loads of it in one tick: small, as the files are."""
 SLICE_BYTES: Final = 2048
+LOG_SLICES: Final = (journal.SLICE_BYTES_MAX, journal.SLICE_BYTES_MAX, 0, 300)
+"""How many bytes of entries the engine is given at once, one of these a run: simulated entries are small, and users'
+may each be larger than a slice."""
 KINDS: Final = ("session", "list", "register", "session")
 
 
@@ -350,7 +353,7 @@ class World:
 
 
 @contextmanager
-def pinned(chunk_bytes: int = CHUNK_BYTES) -> Iterator[None]:
+def pinned(chunk_bytes: int = CHUNK_BYTES, log_slice: int = LOG_SLICES[0]) -> Iterator[None]:
     """What the engine and the modules hold globally, set for a simulation and put back afterwards."""
     globals_of_engine = vars(seams)["syncobj"]
     with ExitStack() as stack:
@@ -358,6 +361,7 @@ def pinned(chunk_bytes: int = CHUNK_BYTES) -> Iterator[None]:
             (globals_of_engine, "monotonicTime", globals_of_engine.monotonicTime),
             (globals_of_engine, "random", globals_of_engine.random),
             (vars(engine)["Node"], "__hash__", _steady_hash),
+            (journal, "SLICE_BYTES_MAX", log_slice),
             (snapshot_sender, "CHUNK_BYTES", chunk_bytes),
             (snapshots, "CHUNK_BYTES", FILE_CHUNK_BYTES),
             (snapshot_receiver, "SLICE_BYTES", SLICE_BYTES),
@@ -404,13 +408,15 @@ def simulate(
     ``lines``: how much of the trace is wanted even without a violation.
     """
     weather = PROFILES[profile] if isinstance(profile, str) else profile
-    return judged(lambda: World(seed, weather, nodes, only_faults), lines, weather.chunk_bytes)
+    log_slice = Random(f"{seed}/{weather.name}/{nodes}/slice").choice(LOG_SLICES)  # noqa: S311 -- seeded on purpose
+    limits = pinned(weather.chunk_bytes, log_slice)
+    return judged(lambda: World(seed, weather, nodes, only_faults), lines, limits)
 
 
-def judged(make: Callable[[], World], lines: int, chunk_bytes: int = CHUNK_BYTES) -> Result:
-    """Make a world and run it."""
+def judged(make: Callable[[], World], lines: int, limits: AbstractContextManager[None] | None = None) -> Result:
+    """Make a world and run it; ``limits`` is what is :func:`pinned` otherwise than it is by default."""
     # In this order: as long as the engine's clock is pinned to a member of the world, the world is not garbage.
-    with without_collection(), pinned(chunk_bytes):
+    with without_collection(), limits or pinned():
         return _simulate(make(), lines)
 
 

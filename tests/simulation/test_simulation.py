@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from chaos.sim import world
 from chaos.sim.checks import Violation
 from chaos.sim.clients import Client
 from chaos.sim.plan import NODES, Plan
 from chaos.sim.profiles import PROFILES
 from chaos.sim.search import run, runner
 from chaos.sim.world import Result, World, simulate
-from raftkv.consensus import journal
 from raftkv.consensus.replica import Replica
 
 SEEDS = range(1, 9)
@@ -106,7 +106,7 @@ def test_time_that_a_node_stands_still_is_not_counted_against_its_answers():
 
 def test_entries_larger_than_a_slice_are_found_in_conflict(monkeypatch):
     """Simulated entries are small; a log that gives the engine one entry at a time shows what large ones would."""
-    monkeypatch.setattr(journal, "SLICE_BYTES_MAX", 0)
+    monkeypatch.setattr(world, "LOG_SLICES", (0,))
     for seed in range(1, 5):
         plan = Plan(seed, "decay", 3, storm_s=5.0)
         check(plan, run(plan))
