@@ -361,6 +361,19 @@ class Disk:
                 at = offset - start
                 inode.unsynced[number] = (start, data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
 
+    def lose(self, path: str) -> None:
+        """A directory and all that is below it are gone, for good: somebody removed it, or its file system."""
+
+        def is_gone(name: str) -> bool:
+            return name == path or name.startswith(f"{path}/")
+
+        self._changes = [one for one in self._changes if not is_gone(one.old) and not is_gone(one.new)]
+        for names in (self.names, self._durable_names):
+            for name in [one for one in names if is_gone(one)]:
+                del names[name]
+        for dirs in (self.dirs, self._durable_dirs):
+            dirs -= {one for one in dirs if is_gone(one)}
+
     # -- ends of lives
     def kill(self) -> None:
         """The process died: the operating system keeps what was written."""

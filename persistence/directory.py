@@ -3,8 +3,8 @@
 ::
 
     DIR/lock        flock'ed by the process that uses the directory; holds its process id
-    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, checksum; while the directory moves
-                    to another cluster also that one's id
+    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, whether there is a log, checksum;
+                    while the directory moves to another cluster also that one's id
     DIR/log/        see persistence.wal
     DIR/snapshots/  see persistence.snapshots
     DIR/damaged-N/  log and snapshots that were set aside because they were damaged, and the identity they had
@@ -13,6 +13,10 @@
 the one that remembers. So the directory first gets a new disk id, and an identity that says where the old content
 belongs; then the content goes there; then the identity says that it has gone. A crash leaves the damaged directory as
 it was, or one that the next :meth:`DataDirectory.open` finishes before anybody looks into it.
+
+**The log that must be there.** An empty log is what a new node has, and what a node has whose log was removed, or is on
+a file system that is not mounted. The identity tells them apart: it says that there is a log before anything that
+counts is in it (:meth:`DataDirectory.begin_log`).
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from crc32c import crc32c
 
 from persistence.errors import DirectoryError, DirectoryLockedError, IdentityError
 from persistence.files import FileLock, Files, LockHeldError, OsFiles, join
+from persistence.segment import segment_number
 
 FORMAT_VERSION = 2
 IDENTITY_BYTES_MAX = 64 << 10
@@ -70,6 +75,8 @@ class Identity(NamedTuple):
     """Former disk ids, newest last: what they held was damaged and set aside, and this disk takes their place."""
     aside: str = ""
     """Name of the directory that log and snapshots are being moved to; not empty only until they are there."""
+    log_begun: bool = False
+    """There is a log here: a directory without one has lost it."""
 
 
 class DataDirectory:
@@ -96,6 +103,14 @@ class DataDirectory:
     @property
     def repairs(self) -> tuple[str, ...]:
         return self.identity.repairs
+
+    @property
+    def has_lost_log(self) -> bool:
+        """There was a log, and not a segment of it is left."""
+        if not self.identity.log_begun:
+            return False
+        names = self._files.listdir(self.log_path) if self._files.exists(self.log_path) else []
+        return not any(segment_number(name) is not None for name in names)
 
     @classmethod
     def open(
@@ -188,6 +203,15 @@ class DataDirectory:
         there = self.identity.next_cluster_id
         self._identify(self.identity._replace(cluster_id=there, next_cluster_id="", repairs=()))
 
+    def begin_log(self) -> None:
+        """To be called when a log was opened or made, and before a term, a vote or an entry is written to it.
+
+        From now on, also after a crash, its absence is known to be a loss. Writes once in the life of a directory. Raises
+        OSError.
+        """
+        if not self.identity.log_begun:
+            self._identify(self.identity._replace(log_begun=True))
+
     def set_aside(self, new_disk_id: str, notes: bytes) -> str:
         """Move log and snapshots away and go on empty under ``new_disk_id`` (random); the path where they are now.
 
@@ -205,7 +229,8 @@ class DataDirectory:
         _write_file(target, NOTES, notes, self._files)
         _write_identity(target, old, self._files)
         former = dict.fromkeys((*old.repairs, old.disk_id))
-        self._identify(old._replace(disk_id=new_disk_id, repairs=tuple(former)[-REPAIRS_MAX:], aside=name))
+        repairs = tuple(former)[-REPAIRS_MAX:]
+        self._identify(old._replace(disk_id=new_disk_id, repairs=repairs, aside=name, log_begun=False))
         self.finish_setting_aside()
         return target
 
@@ -315,7 +340,7 @@ def _read_file(path: str, files: Files) -> bytes:
 
 def _encode_identity(identity: Identity) -> bytes:
     fields: dict[str, object] = {"format": 1, **identity._asdict()}
-    for name in ("next_cluster_id", "repairs", "aside"):
+    for name in ("next_cluster_id", "repairs", "aside", "log_begun"):
         if not fields[name]:
             del fields[name]
     if identity.repairs:
@@ -378,4 +403,5 @@ def _read_identity(path: str, files: Files) -> Identity:
         )
     known = {name: str(fields[name]) for name in Identity._fields if name in fields}
     former = tuple(map(str, fields.get("repairs", ())))
-    return Identity(**{"disk_id": "", **known, "repairs": former})  # type: ignore[arg-type]  # by name
+    begun = fields.get("log_begun") is True
+    return Identity(**{"disk_id": "", **known, "repairs": former, "log_begun": begun})  # type: ignore[arg-type]  # by name

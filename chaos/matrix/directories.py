@@ -31,18 +31,29 @@ STATE: Final = b"state up to 5"
 
 
 def open_as(disk: CellDisk, cluster: str) -> DataDirectory:
-    """As the node of this cluster would."""
-    return DataDirectory.open(PATH, node_id=NODE, cluster_id=cluster, new_disk_id=DISK, files=disk)
+    """As the node of this cluster would. Raises LostError when it says that it lost a log: none ever is."""
+    directory = DataDirectory.open(PATH, node_id=NODE, cluster_id=cluster, new_disk_id=DISK, files=disk)
+    if directory.has_lost_log:
+        raise LostError("the identity says that there is a log, and there is none")
+    return directory
+
+
+def begin_log(directory: DataDirectory, disk: CellDisk) -> Log:
+    """As a node does at its start."""
+    log = Log.open(directory.log_path, OPTIONS, disk)
+    directory.begin_log()
+    return log
 
 
 class DirectoryLife:
-    """Created, opened again, moved to another cluster."""
+    """Created, opened again, given a log, moved to another cluster."""
 
     def __init__(self) -> None:
         self.clusters = [""]
         """What it may belong to: the last that was certain, and what was begun since; "" for nobody's."""
         self.restored = False
         """Another directory was created for a cluster to which it is on its way (``raftkv restore``)."""
+        self.log_begun = False
 
     def prepare(self, disk: CellDisk) -> None:
         """Nothing was there before."""
@@ -52,6 +63,8 @@ class DirectoryLife:
         self.restored = True
         self._to(OLD, lambda: open_as(disk, OLD).close())
         with open_as(disk, OLD) as directory:
+            begin_log(directory, disk).close()
+            self.log_begun = True
             self._to("moving", lambda: directory.begin_move(NEW, "disk2"))
             self._to(NEW, directory.finish_move)
         open_as(disk, NEW).close()
@@ -71,6 +84,8 @@ class DirectoryLife:
     def judge(self, disk: CellDisk, *, damaged: bool) -> Judgement:
         try:
             found = self._belongs_to(disk)
+            if found and not damaged:
+                self._check_log(disk)
         except IdentityError as error:
             if not damaged or "is damaged" not in str(error):
                 raise LostError(str(error)) from error
@@ -93,6 +108,15 @@ class DirectoryLife:
             return ""
         with DataDirectory.open_stopped(PATH, disk) as directory:
             return "moving" if directory.identity.next_cluster_id else directory.identity.cluster_id
+
+    def _check_log(self, disk: CellDisk) -> None:
+        with DataDirectory.open_stopped(PATH, disk) as directory:
+            if self.log_begun and not directory.identity.log_begun:
+                raise LostError("that a log was begun is forgotten")
+            if directory.has_lost_log:
+                raise LostError("the identity says that there is a log, and there is none")
+            if directory.identity.log_begun:
+                Log.open(directory.log_path, OPTIONS, OverlayFiles(disk)).close()
 
     @staticmethod
     def _go_on(disk: CellDisk, found: str) -> None:
@@ -121,7 +145,7 @@ def fill(disk: CellDisk) -> None:
         )
         writer.write(STATE)
         writer.commit()
-        log = Log.open(directory.log_path, OPTIONS, disk)
+        log = begin_log(directory, disk)
         log.set_hard_state(3, "n2")
         for index in range(1, LAST_INDEX + 1):
             log.append(index, 3, _entry(index))
@@ -230,7 +254,7 @@ class AsideLife:
         with open_as(disk, OLD) as directory:
             directory.set_aside(NEW_DISK, b"why")
             self.done = True
-            Log.open(directory.log_path, OPTIONS, disk).close()
+            begin_log(directory, disk).close()
 
     def open(self, disk: CellDisk) -> None:
         open_as(disk, OLD).close()

@@ -123,6 +123,15 @@ def _move_in_memory(self: Any, cluster_id: str, disk_id: str) -> None:
     self.identity = self.identity._replace(disk_id=disk_id, next_cluster_id=cluster_id)
 
 
+_set_aside = DataDirectory.set_aside
+
+
+def _set_aside_and_keep_the_mark(self: Any, new_disk_id: str, notes: bytes) -> str:
+    path = _set_aside(self, new_disk_id, notes)
+    self._identify(self.identity._replace(log_begun=True))
+    return path
+
+
 PLANTS: Final = {
     "acknowledge-first": Plant(
         "entries count as durable before they are written", "log", Log, "_write_and_sync", _acknowledge_first
@@ -149,6 +158,13 @@ PLANTS: Final = {
     ),
     "identity-in-place": Plant(
         "the identity is written over itself", "directory", directory, "_write_identity", _write_in_place
+    ),
+    "mark-outlives-log": Plant(
+        "a log is set aside, and the identity says that there is one",
+        "set aside",
+        DataDirectory,
+        "set_aside",
+        _set_aside_and_keep_the_mark,
     ),
     "move-in-memory": Plant(
         "the log is changed before the directory says that it is on its way to another cluster",

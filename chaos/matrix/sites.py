@@ -69,6 +69,7 @@ PHASES: Final = {
     "prune": "prune archive",
     "DataDirectory.set_aside": "set aside",
     "DataDirectory.finish_setting_aside": "set aside",
+    "DataDirectory.begin_log": "begin log",
     "DataDirectory.begin_move": "begin move",
     "DataDirectory.finish_move": "finish move",
     "DataDirectory.open": "open directory",

@@ -279,6 +279,20 @@ def _oldest_needed(disk: Disk, path: str, number: int) -> int:
     return max([header.first_segment, *(one.term for one in records if one.kind in (CLEAR, COMPACT))])
 
 
+def lose_log(world: World, rng: Random) -> Harm | None:
+    """Somebody removes one voter's log while it is down, and mostly its snapshots, too. Its identity stays."""
+    member = _steady_voter(world, rng)
+    if member is None:
+        return None
+    world.crash(member, power=rng.random() < 0.5)
+    world.plan_restart(member, 0.2 + rng.random())
+    gone = ["data/log"] + ["data/snapshots"] * (rng.random() < 0.7)
+    for path in gone:
+        member.disk.lose(path)
+    member.rotten = True
+    return Harm(f"{member.id} {' '.join(gone)}", (member.id,))
+
+
 def slow_disk(world: World, rng: Random) -> Harm | None:
     """The syncs of one node take long."""
     member = world.members[rng.choice(world.ids)]
@@ -443,6 +457,7 @@ HARMS: Final[dict[str, Fault]] = {
     "disk_full": disk_full,
     "rot": rot,
     "rot_log": rot_log,
+    "lose_log": lose_log,
     "slow_disk": slow_disk,
     "stalled_disk": stalled_disk,
     "alarm": alarm,

@@ -172,7 +172,7 @@ def _a_voter_at_once(self: Configuration, change: Readmit) -> Configuration:
 def _under_the_old_id(self: DataDirectory, new_disk_id: str, notes: bytes) -> str:
     before = self.identity
     path = _set_aside(self, new_disk_id, notes)
-    self._identify(before)
+    self._identify(before._replace(log_begun=False))
     return path
 
 
@@ -299,6 +299,10 @@ GUARDS: Final[dict[str, Guard]] = {
     "repair-disk": Guard(
         "a node whose disk was damaged begins empty, and says nothing of it",
         ((DataDirectory, "set_aside", _under_the_old_id),),
+    ),
+    "lost-log": Guard(
+        "a node whose log was removed begins empty, and says nothing of it",
+        ((DataDirectory, "has_lost_log", False),),
     ),
     "repair-strangers": Guard(
         "links to a damaged node outlive a configuration by which it would not be admitted",

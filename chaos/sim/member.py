@@ -324,7 +324,8 @@ class Member:
         """As the server does, damage is set aside, and the node begins anew with a disk of another id."""
 
         def opened() -> tuple[TimedLog, SnapshotStore]:
-            log = sound_log(lambda: cast("TimedLog", TimedLog.open(directory.log_path, options, self.disk)))
+            log = sound_log(directory, lambda: cast("TimedLog", TimedLog.open(directory.log_path, options, self.disk)))
+            directory.begin_log()
             store = SnapshotStore(directory.snapshot_path, self.disk)
             newest = store.newest()
             if self.registers:

@@ -253,6 +253,16 @@ def rot(script: Script, arguments: Arguments) -> None:
 
 
 @verb
+def lose(script: Script, arguments: Arguments) -> None:
+    """``lose n1``: somebody removes log and snapshots of a crashed node; its identity stays."""
+    member = script.stage.members[arguments.words[0]]
+    if member.up:
+        raise ScriptError(f"{member.id} runs; crash it first")
+    for path in ("data/log", "data/snapshots"):
+        member.disk.lose(path)
+
+
+@verb
 def stall(script: Script, arguments: Arguments) -> None:
     """``stall n1``: from now on no sync of n1's log completes by itself (term and vote are synced all the same)."""
     script.node(arguments).stalled = True

@@ -1,8 +1,8 @@
 """Whether a node that starts may go on as the member that it was. No I/O of its own.
 
-What it promised must still be there. It is not when the log is damaged, when a damaged snapshot held what the log does
-not, or when there is a snapshot and the log is gone: who has a snapshot has had a term, and terms are only in the log.
-A directory with an empty log and no snapshot looks like a new node's: that something is missing there cannot be seen.
+What it promised must still be there. It is not when the log is damaged or gone (the directory's identity tells a log that
+was removed from one that never was), or when a damaged snapshot held what the log does not. A snapshot without a log
+counts as a loss whatever the identity says: who has one has had a term, and terms are only in the log.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from persistence.directory import DataDirectory
 from persistence.errors import CorruptLogError, PersistenceError, UnknownVersionError
 from persistence.snapshots import SnapshotStore
 from persistence.wal import Log
@@ -30,8 +31,14 @@ class UnsoundError(PersistenceError):
         super().__init__(f"{path}: {reason}" if offset is None else f"{path} is damaged at offset {offset}: {reason}")
 
 
-def sound_log(open_log: Callable[[], AnyLog]) -> AnyLog:
-    """The log, open. Raises UnsoundError when it is damaged; what else ``open_log`` raises leaves as it is."""
+def sound_log(directory: DataDirectory, open_log: Callable[[], AnyLog]) -> AnyLog:
+    """The log, open. Raises UnsoundError when it is damaged or gone; what else ``open_log`` raises leaves as it is.
+
+    Who goes on with it calls :meth:`DataDirectory.begin_log` first.
+    """
+    if directory.has_lost_log:  # before one is made, which would pass for the lost one at the next start
+        reason = "this node has had a log, and there is none: it was removed or its file system is not mounted"
+        raise UnsoundError(directory.log_path, None, reason)
     try:
         return open_log()
     except UnknownVersionError:

@@ -77,15 +77,17 @@ def _open(settings: Settings, directory: DataDirectory, clock: Clock, metrics: M
     metrics.slow_syncs.bound_s = settings.disk_slow_ms / 1000
     progress.begin("log")
     log = sound_log(
+        directory,
         lambda: Log.open(
             directory.log_path,
             LogOptions(segment_bytes=settings.segment_bytes, fsync=settings.fsync),
             TimedFiles(OsFiles(), clock.monotonic, metrics.observe_fsync),
             reserve=reserve,
             progress=progress.at,
-        )
+        ),
     )
     try:
+        directory.begin_log()
         progress.begin("snapshot")
         machine = StateMachine(digest_interval=settings.digest_interval)
         store = SnapshotStore(directory.snapshot_path, reserve=reserve)

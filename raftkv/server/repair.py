@@ -85,9 +85,8 @@ def examine(directory: DataDirectory, files: Files | None = None) -> Finding:
         unsound = ""
         damage: list[Damage] = []
         try:
-            check_sound(
-                sound_log(lambda: Log.open(directory.log_path, files=layer)), newest.index if newest else 0, store
-            )
+            log = sound_log(directory, lambda: Log.open(directory.log_path, files=layer))
+            check_sound(log, newest.index if newest else 0, store)
         except UnsoundError as error:
             unsound = str(error)
             damage.append(Damage(error.path, error.offset, error.reason))

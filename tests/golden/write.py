@@ -112,6 +112,8 @@ def write_identity(path: Path, kind: str) -> None:
     folder = path.with_suffix(".d")
     disk_id = "" if kind == "1-without-disk" else "disk1"
     with DataDirectory.open(str(folder), node_id="n1", cluster_id="c-äö", new_disk_id=disk_id) as directory:
+        if kind == "1-log":
+            directory.begin_log()
         if kind == "1-moving":
             directory.begin_move("c-next", "disk2")
         if kind == "2":
@@ -231,7 +233,7 @@ def current() -> Iterator[tuple[str, Any]]:
     yield f"log-{log}-lz4", lambda path: write_log(path, lz4=True)
     yield f"snapshot-{persistence.snapshot_file.FORMAT_VERSION}-state-{state_version(state())}", write_snapshot
     # Format 2 is written only where it says something that format 1 cannot.
-    kinds = ("1", "1-moving", "1-without-disk", str(persistence.directory.FORMAT_VERSION), "2-aside")
+    kinds = ("1", "1-log", "1-moving", "1-without-disk", str(persistence.directory.FORMAT_VERSION), "2-aside")
     for kind in kinds:
         yield f"identity-{kind}", lambda path, one=kind: write_identity(path, one)
     yield f"backup-{persistence.backup.FORMAT_VERSION}", write_backup

@@ -8,10 +8,12 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from persistence.records import Record
 from persistence.segment import marker_of, segment_number, walk
+from persistence.wal import Log
 from tests.integration.judging import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,15 +97,43 @@ def test_a_damaged_member_is_taken_back_by_itself(cluster, load_on, wait_until):
 
 
 def its_former_disk_stays_outside(cluster: Any, victim: int, aside: Path, wait_until: Any) -> None:
-    """What was set aside is put back, the damaged log left out: the worst that an operator could do."""
+    """What was set aside is put back, with an empty log for the damaged one: the worst that an operator could do.
+
+    Without any log, it is one more disk whose place is another's.
+    """
     cluster.kill(victim)
     data = cluster.members[victim].data
     data.rename(data.with_name("good"))
     (data.with_name("good") / aside.name).rename(data)
-    for one in (data / "log").iterdir():
-        one.unlink()
+    rmtree(data / "log")
+    cluster.start(victim)
+    wait_until(lambda: cluster.log(victim, 50).count("foreign disk") > 1, "the others refuse it")
+    assert not is_voter_again(cluster, victim)
+    cluster.kill(victim)
+    identity = (data / "damaged-1" / "identity").read_text()
+    (data / "identity").write_text(identity)
+    rmtree(data / "log")
+    Log.open(str(data / "log")).close()
     cluster.start(victim)
     wait_until(lambda: "was removed from the cluster" in (cluster.status(victim) or {}).get("halted", ""), "it halts")
+
+
+def test_a_member_whose_log_and_snapshots_were_removed_is_taken_back_by_itself(cluster, load_on, wait_until):
+    """All but its identity: it must not pass for the voter that it was."""
+    load = load_on(cluster)
+    load.wait_acknowledged(100)
+    victim = cluster.follower()
+    member = cluster.members[victim]
+    before = disk_of(member)
+    cluster.kill(victim)
+    for name in ("log", "snapshots"):
+        rmtree(member.data / name)
+    cluster.start(victim)
+    wait_until(lambda: is_voter_again(cluster, victim), "it votes again")
+    assert disk_of(member) != before
+    assert "this node has had a log, and there is none" in cluster.log(victim, 200)
+    load.wait_acknowledged(100)
+    judge(cluster, load)
 
 
 def test_a_node_that_repairs_nothing_by_itself_says_what_to_do(make_cluster, load_on, wait_until):

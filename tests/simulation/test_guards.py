@@ -41,6 +41,7 @@ QUICK = (
     Case("read-token", "relaxed", range(1, 6), ("stale read",)),
     Case("member-vote", "members", range(1, 4), ("commit without a majority", "leader without a vote", "two leaders")),
     Case("repair-disk", "rot", range(1, 4), ("term lost", "acknowledged entries lost", "vote doubled")),
+    Case("lost-log", "rot", range(1, 11), ("term lost", "acknowledged entries lost", "vote doubled")),
     Case("lease-margin", "lease", range(1, 21), ("stale read",)),
     Case("lease-transfer", "lease", range(1, 13), ("stale read",)),
     Case("lease-restart", "lease", range(1, 31), ("stale read",)),

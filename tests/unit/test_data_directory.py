@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from shutil import rmtree
 
 import pytest
 from crc32c import crc32c
@@ -15,6 +16,7 @@ from crc32c import crc32c
 from chaos.disk import Disk, PowerCut
 from persistence.directory import DataDirectory
 from persistence.errors import DirectoryError, DirectoryLockedError, IdentityError
+from persistence.wal import Log
 
 
 def open_it(path, node="n1", cluster="c1", files=None):
@@ -157,6 +159,24 @@ def test_power_cut_at_every_file_operation_of_the_creation(step):
 
 
 # ------------------------------------------------------------------ moving to another cluster
+def test_a_log_that_was_begun_is_missed(tmp_path):
+    path = tmp_path / "d"
+    with DataDirectory.open(str(path), node_id="n1", cluster_id="c1", new_disk_id="d1") as directory:
+        assert not directory.has_lost_log
+        Log.open(directory.log_path).close()
+        directory.begin_log()
+        written = (path / "identity").stat()
+        directory.begin_log()
+        assert (path / "identity").stat() == written  # once in its life
+    with DataDirectory.open_stopped(str(path)) as directory:
+        assert directory.identity.log_begun
+        assert not directory.has_lost_log
+        rmtree(directory.log_path)
+        assert directory.has_lost_log
+        directory.set_aside("d2", b"")
+        assert not directory.has_lost_log
+
+
 def test_a_stopped_nodes_directory_is_opened_whoevers_it_is(tmp_path):
     DataDirectory.open(str(tmp_path / "d"), node_id="n1", cluster_id="c1", new_disk_id="d1").close()
     before = (tmp_path / "d" / "identity").read_bytes()

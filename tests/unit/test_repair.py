@@ -141,6 +141,28 @@ def test_a_log_that_is_gone_beside_a_snapshot_is_damage_at_every_start(tmp_path)
     assert found(path).unsound == finding.unsound
 
 
+def test_a_log_that_is_gone_is_damage_without_a_snapshot_too(tmp_path):
+    path = build(tmp_path / "d")
+    assert not found(path).unsound
+    with DataDirectory.open_stopped(str(path)) as directory:
+        directory.begin_log()
+    before = (path / "identity").read_bytes()
+    rmtree(path / "snapshots", ignore_errors=True)
+    for gone in (lambda: [one.unlink() for one in (path / "log").glob("*.wal")], lambda: rmtree(path / "log")):
+        gone()
+        finding = found(path)
+        assert finding.unsound == (
+            f"{path}/log: this node has had a log, and there is none: it was removed or its file system is not mounted"
+        )
+        assert [one.file for one in finding.damage] == [f"{path}/log"]
+        assert (finding.members, finding.addresses) == ((), {})
+    with StoppedNode(str(path)) as node:
+        node.set_aside("new")
+        assert node.aside == f"{path}/damaged-1"
+    assert (path / "damaged-1" / "identity").read_bytes() == before
+    assert not found(path).unsound  # begun anew, as another disk
+
+
 def test_another_programs_files_are_no_damage(tmp_path):
     path = build(tmp_path / "d", snapshots=(10,), first=9)
     file = path / "snapshots" / snapshot_name(10, 1)

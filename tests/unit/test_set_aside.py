@@ -9,7 +9,7 @@ import pytest
 from crc32c import crc32c
 
 from chaos.disk import SURVIVALS, Disk, Killed, PowerCut
-from persistence.directory import REPAIRS_MAX, DataDirectory
+from persistence.directory import REPAIRS_MAX, DataDirectory, Identity
 from persistence.errors import DirectoryError, IdentityError, UnknownVersionError
 from persistence.segment import SegmentHeader, decode_segment_header, encode_segment_header
 from persistence.snapshots import SnapshotMeta, SnapshotStore
@@ -18,6 +18,7 @@ from raftkv.errors import RaftKVError
 from raftkv.server.recover import StoppedNode
 
 OPTIONS = LogOptions(segment_bytes=8192, preallocate=False)
+BEGUN_ANEW = Identity("n1", "c1", "d2", repairs=("d1",))
 
 
 def open_it(disk, disk_id="d1"):
@@ -29,6 +30,7 @@ def filled() -> Disk:
     disk = Disk()
     with open_it(disk) as directory:
         log = Log.open(directory.log_path, OPTIONS, disk)
+        directory.begin_log()
         for index in range(1, 11):
             log.append(index, 1, b"entry %d" % index)
             log.sync()
@@ -51,14 +53,14 @@ def test_the_old_content_is_kept_under_the_old_identity():
     with open_it(disk) as directory:
         path = directory.set_aside("d2", b"why")
         assert path == "data/damaged-1"
-        assert directory.identity == ("n1", "c1", "d2", "", ("d1",), "")
+        assert directory.identity == BEGUN_ANEW
         assert directory.notes() == b"why"
         assert directory.asides() == [path]
     with DataDirectory.open_stopped(path, disk) as old:
-        assert old.identity == ("n1", "c1", "d1", "", (), "")
+        assert old.identity == Identity("n1", "c1", "d1", log_begun=True)
     assert held(disk, path) == (10, 5)
     with open_it(disk, "unused") as directory:
-        assert directory.identity == ("n1", "c1", "d2", "", ("d1",), "")
+        assert directory.identity == BEGUN_ANEW
         assert held(disk, "data") == (0, 0)
 
 
@@ -88,7 +90,7 @@ def test_a_crash_at_any_operation_leaves_the_old_disk_whole_or_another_one(survi
                 assert not again.repairs
                 assert held(disk, "data") == (10, 5)
             else:
-                assert again.identity == ("n1", "c1", "d2", "", ("d1",), "")
+                assert again.identity == BEGUN_ANEW
                 assert held(disk, "data") == (0, 0)
                 assert held(disk, again.asides()[-1]) == (10, 5)
                 assert again.notes() == b"why"
@@ -117,7 +119,7 @@ def test_a_crash_while_it_is_finished_is_finished_later():
             disk.power_cut(step)
         disk.disarm()
         with open_it(disk, "unused") as again:
-            assert again.identity == ("n1", "c1", "d2", "", ("d1",), "")
+            assert again.identity == BEGUN_ANEW
             assert held(disk, "data") == (0, 0)
             assert held(disk, "data/damaged-1") == (10, 5)
 
