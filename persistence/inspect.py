@@ -139,10 +139,11 @@ def records(
             continue
         try:
             content = _read(files, join(directory, segment_name(number)))
-            previous_end = _previous_end(directory, files, number + 1) if number < numbers[-1] else None
+            following = _header(directory, files, number + 1) if number < numbers[-1] else None
         except FileNotFoundError:
             continue
-        found, gaps = _all_records(content, number, previous_end)
+        own = _header(directory, files, number)
+        found, gaps = _all_records(content, _marker(content, number, own, following), following)
         view = memoryview(content)
         parts: list[Record | Gap] = [*found, *gaps]
         for one in sorted(parts, key=_place):
@@ -167,11 +168,11 @@ def _within(record: Record, low: int, high: int | None) -> bool:
     return record.kind == ENTRY and low <= record.entry_index and (high is None or record.entry_index <= high)
 
 
-def _previous_end(directory: str, files: Files, number: int) -> int | None:
-    """Where the segment before ``number`` ends, as far as its header can be read."""
+def _header(directory: str, files: Files, number: int) -> SegmentHeader | None:
+    """Of segment ``number``, if it can be read."""
     path = join(directory, segment_name(number))
     try:
-        return decode_segment_header(_read(files, path, DATA_START), path, number).previous_end
+        return decode_segment_header(_read(files, path, DATA_START), path, number)
     except CorruptLogError:
         return None
 
@@ -222,7 +223,7 @@ def _first_needed(directory: str, files: Files, numbers: list[int]) -> int:
         header = decode_segment_header(memoryview(content)[:DATA_START], path, numbers[-1])
     except CorruptLogError:
         return 0
-    found, _ = _all_records(content, numbers[-1], None)
+    found, _ = _all_records(content, header.marker, None)
     return max([header.first_segment, *(one.term for one in found if one.kind in (CLEAR, COMPACT))])
 
 
@@ -246,7 +247,7 @@ def _segment(
         header = decode_segment_header(memoryview(content)[:DATA_START], path, number)
     except CorruptLogError as error:
         gaps.append(Gap(0, min(DATA_START, len(content)), error.reason))
-    found, torn = _all_records(content, number, following.previous_end if following is not None else None)
+    found, torn = _all_records(content, _marker(content, number, header, following), following)
     gaps += torn
     first_gap = gaps[0].start if gaps else len(content)
     bad = _undecodable(content, found)
@@ -264,12 +265,24 @@ def _segment(
     )  # fmt: skip
 
 
-def _all_records(content: bytes, number: int, previous_end: int | None) -> tuple[list[Record], list[Gap]]:
+def _marker(content: bytes, number: int, header: SegmentHeader | None, following: SegmentHeader | None) -> int:
+    """What the records of segment ``number`` begin with. When its header is damaged, the first record tells, or the next
+    segment.
+    """
+    if header is not None:
+        return header.marker
+    written = int.from_bytes(content[DATA_START : DATA_START + 4], "little")
+    if decode_at(memoryview(content), DATA_START, written) is not None:
+        return written
+    return marker_of(number, following.salt if following is not None else 0)
+
+
+def _all_records(content: bytes, marker: int, following: SegmentHeader | None) -> tuple[list[Record], list[Gap]]:
     """The records that verify, and the places between them where some were.
 
-    ``previous_end`` is where they have to end, as the next segment's header says; None when there is none.
+    ``following`` is the header of the next segment, which says where they have to end; None when there is none.
     """
-    marker = marker_of(number)
+    previous_end = following.previous_end if following is not None else None
     limit = len(content) if previous_end is None else min(previous_end, len(content))
     view = memoryview(content)[:limit]
     found = list(walk(view, marker))
@@ -336,7 +349,7 @@ def _moved(directory: str, files: Files, names: list[str], newest: SegmentView) 
     if newest.header is None:
         return False
     content = _read(files, join(directory, newest.name))
-    return decode_at(memoryview(content), newest.end, marker_of(newest.number)) is not None
+    return decode_at(memoryview(content), newest.end, newest.header.marker) is not None
 
 
 # -- snapshots ------------------------------------------------------------------------------------------------------

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from persistence.errors import CorruptLogError
-from persistence.files import File
 from persistence.positions import Places, Positions
 from persistence.records import ENTRY, FLAG_LZ4, FLAGS_AT, HEADER_BYTES, body_of, decode_at
-from persistence.segment import marker_of
+from persistence.segment import Segment
 from persistence.writer import Entry
 
 READ_AHEAD_BYTES = 1 << 20
@@ -19,10 +18,10 @@ READ_AHEAD_BYTES = 1 << 20
 class LogReader:
     """For the owner of the log. Raises OSError, and CorruptLogError when the disk's copy is damaged."""
 
-    def __init__(self, positions: Positions, file_of: Callable[[int], File]) -> None:
-        """``file_of`` gives the open file of a segment by its number."""
+    def __init__(self, positions: Positions, segment_of: Callable[[int], Segment]) -> None:
+        """``segment_of`` gives an open segment by its number."""
         self._positions = positions
-        self._file_of = file_of
+        self._segment_of = segment_of
 
     def run(self, index: int, count: int, bytes_max: int = sys.maxsize) -> list[Entry]:
         """At least one, at most ``count`` entries from ``index`` on that lie together, and
@@ -30,9 +29,9 @@ class LogReader:
         """
         places = self._places(index, count, min(READ_AHEAD_BYTES, bytes_max))
         start = places.offsets[0]
-        file = self._file_of(places.segment)
+        segment = self._segment_of(places.segment)
+        file, marker = segment.file, segment.marker
         content = memoryview(file.pread(places.end - start, start))
-        marker = marker_of(places.segment)
         found = []
         for number, offset in enumerate(places.offsets, index):
             record = decode_at(content, offset - start, marker, start)
@@ -56,7 +55,7 @@ class LogReader:
         while low < high:
             places = self._places(low, high - low, READ_AHEAD_BYTES)
             start, offsets = places.offsets[0], places.offsets
-            content = self._file_of(places.segment).pread(offsets[-1] + HEADER_BYTES + 1 - start, start)
+            content = self._segment_of(places.segment).file.pread(offsets[-1] + HEADER_BYTES + 1 - start, start)
             for index, offset in enumerate(offsets, low):
                 body = offset - start + HEADER_BYTES
                 if content[body : body + 1] == first or content[offset - start + FLAGS_AT] & FLAG_LZ4:

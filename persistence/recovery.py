@@ -64,8 +64,11 @@ class Recovered:
     """Length of the torn tail that was cut, up to the last trace of a record."""
 
 
-def recover(directory: str, files: Files, spares: Spares, progress: Progress = untold) -> Recovered:
-    """Bring the log in ``directory`` (which exists) back. Raises CorruptLogError or OSError."""
+def recover(directory: str, files: Files, spares: Spares, progress: Progress = untold, salt: int = 0) -> Recovered:
+    """Bring the log in ``directory`` (which exists) back; ``salt`` is for one that has none.
+
+    Raises CorruptLogError or OSError.
+    """
     names = files.listdir(directory)
     numbers = sorted(number for name in names if (number := segment_number(name)) is not None)
     # In a new log numbers begin anew: a spare from an older one could hold records under the same number.
@@ -73,13 +76,14 @@ def recover(directory: str, files: Files, spares: Spares, progress: Progress = u
     if not numbers:
         # Not zero-filled: that takes a quarter of a second or, on a busy disk, many. The writer moves on to a
         # prepared segment as soon as there is one.
-        state = DiskState()
+        state = DiskState(salt=salt)
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
     recovered = _replay_all(directory, files, numbers, progress)
+    recovered.state.salt = recovered.state.salt or salt
     files.fsync_dir(directory)
     for number in numbers:
         if number < recovered.segments[0].number:
-            spares.retire(Segment(number, files.open(join(directory, segment_name(number)))))
+            spares.retire(files.open(join(directory, segment_name(number))))
     return recovered
 
 
@@ -173,7 +177,7 @@ class Content:
         except BaseException:
             file.close()
             raise
-        self.segment = Segment(number, file)
+        self.segment = Segment(number, file, self.header.marker)
         self._round_start = self.segment.end
 
     def records(self, expected_end: int | None) -> Iterator[Record]:
@@ -243,6 +247,7 @@ class Replay:
             self.state, self._born, self._kept_to = replace(born), born, born.last_index
         else:
             self._refuse_gap(found.segment, born)
+            self.state.salt = born.salt
         path, content = found.segment.file.path, memoryview(found.content)
         for count, record in enumerate(found.records(expected_end)):
             if not count % TOLD_EVERY:
@@ -313,4 +318,6 @@ def _hard_state(path: str, record: Record, content: memoryview) -> HardState:
 
 
 def _state_at_birth(header: SegmentHeader) -> DiskState:
-    return DiskState(header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment)
+    return DiskState(
+        header.first_index, header.last_index, header.last_term, header.hard_state, header.first_segment, header.salt
+    )

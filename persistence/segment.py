@@ -8,7 +8,7 @@ the state of the log at the segment's birth, so that nothing is lost when the se
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from struct import Struct
 
 from crc32c import crc32c
@@ -18,7 +18,8 @@ from persistence.files import Buffer, File
 from persistence.records import HardState, Record, decode_at
 
 MAGIC = b"RAFT-WAL"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 has no salt."""
 DATA_START = 4096
 """Offset of the first record."""
 SUFFIX = ".wal"
@@ -26,6 +27,7 @@ VOTE_BYTES_MAX = 1024
 
 _PREFIX = Struct("<8sIII")  # magic, crc32c of all that follows, format version, bytes of the rest
 _FIELDS = Struct("<QQQQQQQBH")
+_SALT = Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ class SegmentHeader:
     last_index: int
     last_term: int
     hard_state: HardState
+    salt: int = 0
+    """Random, the same in all segments of a log; 0 in a log of version 1, which has none."""
+
+    @property
+    def marker(self) -> int:
+        """What its records begin with."""
+        return marker_of(self.number, self.salt)
 
 
 @dataclass(slots=True)
@@ -50,13 +59,10 @@ class Segment:
 
     number: int
     file: File
+    marker: int
     end: int = DATA_START
     index_max: int = 0
     """Index of its last entry, 0 without one: never lower than that of any entry in it that is still alive."""
-    marker: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.marker = marker_of(self.number)
 
 
 def segment_name(number: int) -> str:
@@ -70,9 +76,14 @@ def segment_number(name: str) -> int | None:
     return int(stem) if len(stem) == 20 and stem.isascii() and stem.isdigit() and name.endswith(SUFFIX) else None
 
 
-def marker_of(number: int) -> int:
-    """What each record of segment ``number`` begins with: never 0, so that zeros are never a record."""
-    return crc32c(number.to_bytes(8, "little"), 0x5EED) or 1
+def marker_of(number: int, salt: int) -> int:
+    """What each record of segment ``number`` begins with: never 0, so that zeros are never a record.
+
+    No two segments of a log have the same, and who does not know the ``salt`` cannot make a record: a value with one in it
+    would, torn by a crash, pass for the proof that something before it was durable.
+    """
+    salted = _SALT.pack(salt) if salt else b""
+    return crc32c(number.to_bytes(8, "little") + salted, 0x5EED) or 1
 
 
 def encode_segment_header(header: SegmentHeader) -> bytes:
@@ -90,7 +101,8 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
         state.voted_for is not None,
         len(vote),
     )
-    checked = Struct("<II").pack(FORMAT_VERSION, len(rest) + len(vote)) + rest + vote
+    rest += _SALT.pack(header.salt) if header.salt else b""
+    checked = Struct("<II").pack(2 if header.salt else 1, len(rest) + len(vote)) + rest + vote
     return (MAGIC + crc32c(checked).to_bytes(4, "little") + checked).ljust(DATA_START, b"\0")
 
 
@@ -103,17 +115,23 @@ def decode_segment_header(block: Buffer, path: str, number: int) -> SegmentHeade
         raise CorruptLogError(path, 0, "it does not begin with a segment header")
     if crc32c(block[12 : _PREFIX.size + length]) != crc:
         raise CorruptLogError(path, 0, "the checksum of the segment header does not match")
-    if version != FORMAT_VERSION:
-        raise UnknownVersionError(path, 0, f"format version {version} is unknown, this program reads {FORMAT_VERSION}")
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise UnknownVersionError(
+            path, 0, f"format version {version} is unknown, this program reads up to {FORMAT_VERSION}"
+        )
     *numbers, voted, vote_bytes = _FIELDS.unpack_from(block, _PREFIX.size)
-    vote = bytes(block[_PREFIX.size + _FIELDS.size : _PREFIX.size + length])
+    fixed, salt = _FIELDS.size, 0
+    if version > 1:
+        (salt,) = _SALT.unpack_from(block, _PREFIX.size + fixed)
+        fixed += _SALT.size
+    vote = bytes(block[_PREFIX.size + fixed : _PREFIX.size + length])
     if len(vote) != vote_bytes:
         raise CorruptLogError(path, 0, "the length of the vote in the segment header does not match")
     own, first_segment, previous_end, first_index, last_index, last_term, term = numbers
     if own != number:
         raise CorruptLogError(path, 0, f"the file holds segment {own}")
     state = HardState(term, vote.decode(errors="replace") if voted else None)
-    return SegmentHeader(own, first_segment, previous_end, first_index, last_index, last_term, state)
+    return SegmentHeader(own, first_segment, previous_end, first_index, last_index, last_term, state, salt)
 
 
 def walk(content: memoryview, marker: int) -> Iterator[Record]:

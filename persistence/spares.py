@@ -115,13 +115,13 @@ class Spares:
             file.close()
         self._files.rename(path, live)
         self._files.fsync_dir(self._directory)
-        return Segment(header.number, self._files.open(live), index_max=0)
+        return Segment(header.number, self._files.open(live), header.marker)
 
-    def retire(self, segment: Segment) -> None:
-        """Recycle or delete a segment that the log, durably, does not need any more."""
-        path = segment.file.path
-        size = segment.file.size()
-        segment.file.close()
+    def retire(self, file: File) -> None:
+        """Recycle or delete a segment's file that the log, durably, does not need any more."""
+        path = file.path
+        size = file.size()
+        file.close()
         with self._lock:
             full = len(self._ready) >= SPARES_MAX
         if full or self.reserve.spent or size != self._segment_bytes:

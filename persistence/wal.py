@@ -66,12 +66,16 @@ class LogOptions:
     """When records count as durable: after a sync, or (everysec, no) as soon as they are written."""
     compress_bytes_min: int = 16 << 10
     """Payloads from this size on are tried with lz4; 0 never."""
+    salt: int = 0
+    """64 random bits, for a log that has none yet (see ``segment.marker_of``); 0 for none."""
 
     def __post_init__(self) -> None:
         if not SEGMENT_BYTES_MIN <= self.segment_bytes <= SEGMENT_BYTES_MAX:
             raise ValueError(
                 f"segment_bytes must be {SEGMENT_BYTES_MIN}..{SEGMENT_BYTES_MAX}, not {self.segment_bytes}"
             )
+        if not 0 <= self.salt < 1 << 64:
+            raise ValueError(f"salt must be 64 bits, not {self.salt}")
         if self.fsync not in ("always", "everysec", "no"):
             raise ValueError(f"fsync must be always, everysec or no, not {self.fsync!r}")
 
@@ -103,7 +107,7 @@ class Log:
             options.segment_bytes,
             Compressor(options.compress_bytes_min),
         )
-        self._reader = LogReader(found.positions, self._writer.file_of)
+        self._reader = LogReader(found.positions, self._writer.segment_of)
         self._pending: list[Item] = []
         self._durable = self._synced = (0, self.last_index)
         self._rewind_sequence = 0
@@ -135,12 +139,12 @@ class Log:
         files.make_dir(directory)
         spares = Spares(directory, files, options.segment_bytes, options.preallocate, reserve)
         try:
-            found = recover(directory, files, spares, progress)
+            found = recover(directory, files, spares, progress, options.salt)
         except OSError as error:
             if not spares.reserve.helps(error, "recovery of the log"):
                 raise
             spares = Spares(directory, files, options.segment_bytes, options.preallocate, reserve)
-            found = recover(directory, files, spares, progress)
+            found = recover(directory, files, spares, progress, options.salt)
         log = cls(directory, options, spares, found)
         log._warm_cache()
         return log

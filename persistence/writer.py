@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from persistence.files import Buffer, File
+from persistence.files import Buffer
 from persistence.positions import Positions
 from persistence.records import (
     CLEAR,
@@ -43,6 +43,8 @@ class DiskState:
     last_term: int = 0
     hard_state: HardState = field(default_factory=HardState)
     first_segment: int = 1
+    salt: int = field(default=0, compare=False)
+    """Of the segments to come: a log of format 1 gets one when it goes on."""
 
     def apply_entry(self, index: int, term: int) -> None:
         if not self.last_index:
@@ -141,16 +143,16 @@ class LogWriter:
             return
         self._deletable = False
         while self.segments[0].number < self.state.first_segment:
-            self._spares.retire(self.segments.pop(0))
+            self._spares.retire(self.segments.pop(0).file)
 
     def seal(self) -> None:
         """A last record in a round of its own: it vouches for the round before it (see ``records``)."""
         self._put(MARK, 0, 0, 0, b"", 0)
         self._flush(sync=True)
 
-    def file_of(self, number: int) -> File:
-        """The open file of segment ``number``, which holds an entry that the owner still sees."""
-        return next(segment.file for segment in reversed(self.segments) if segment.number == number)
+    def segment_of(self, number: int) -> Segment:
+        """Segment ``number``, which holds an entry that the owner still sees."""
+        return next(segment for segment in reversed(self.segments) if segment.number == number)
 
     def close(self) -> None:
         for segment in self.segments:
@@ -257,5 +259,6 @@ def begin_segment(spares: Spares, previous: Segment | None, state: DiskState) ->
         last_index=state.last_index,
         last_term=state.last_term,
         hard_state=state.hard_state,
+        salt=state.salt,
     )
     return spares.become_segment(header)

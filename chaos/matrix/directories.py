@@ -23,7 +23,7 @@ NODE, DISK, NEW_DISK = "n1", "disk1", "disk2"
 RESTORED_PATH: Final = "data/restored"
 RESTORED: Final = Identity(NODE, "", DISK, "c-restored")
 OLD, NEW, OTHER = "c-old", "c-new", "c-other"
-OPTIONS: Final = LogOptions(segment_bytes=64 << 10, preallocate=False)
+OPTIONS: Final = LogOptions(segment_bytes=64 << 10, preallocate=False, salt=1 << 60)
 THREE: Final = Configuration.of(Member(f"n{one}", f"h{one}:1", f"disk{one}") for one in (1, 2, 3))
 SNAPSHOT_INDEX: Final = 5
 LAST_INDEX: Final = 8

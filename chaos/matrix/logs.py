@@ -15,7 +15,9 @@ from persistence.reserve import Reserve
 from persistence.wal import Log, LogOptions
 
 DIRECTORY: Final = "data/log"
-OPTIONS: Final = LogOptions(segment_bytes=8192, cache_bytes=2000, preallocate=True, compress_bytes_min=512)
+OPTIONS: Final = LogOptions(
+    segment_bytes=8192, cache_bytes=2000, preallocate=True, compress_bytes_min=512, salt=1 << 60
+)
 RESERVE_BYTES: Final = 40_000
 TORN_SEEDS: Final = 200
 

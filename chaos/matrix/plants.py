@@ -86,7 +86,7 @@ def _believe_the_cache(self: Tail, segment: Segment) -> int:
 
 def _retire_unsynced(self: Any) -> None:
     while len(self.segments) > 1 and self.segments[0].number < self.state.first_segment:
-        self._spares.retire(self.segments.pop(0))
+        self._spares.retire(self.segments.pop(0).file)
     self._deletable = False
 
 

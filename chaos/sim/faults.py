@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from persistence.records import CLEAR, COMPACT
-from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_number, walk
+from persistence.segment import DATA_START, decode_segment_header, segment_number, walk
 from raftkv.machine.alarms import NOSPACE, clearing, raising
 
 if TYPE_CHECKING:
@@ -264,7 +264,8 @@ def _vouched(disk: Disk) -> Iterator[tuple[str, int, int]]:
     for number in range(_oldest_needed(disk, f"data/log/{live[max(live)]}", max(live)), max(live) + 1):
         path = f"data/log/{live[number]}"
         content = memoryview(bytes(disk.names[path].durable))
-        records = list(walk(content, marker_of(number)))
+        header = decode_segment_header(content[:DATA_START], path, number)
+        records = list(walk(content, header.marker))
         end = records[-1].end if records else DATA_START
         if records and number == max(live):
             end = records[-1].round_start
@@ -275,7 +276,7 @@ def _vouched(disk: Disk) -> Iterator[tuple[str, int, int]]:
 def _oldest_needed(disk: Disk, path: str, number: int) -> int:
     content = bytes(disk.names[path].content)
     header = decode_segment_header(content[:DATA_START], path, number)
-    records = walk(memoryview(content), marker_of(number))
+    records = walk(memoryview(content), header.marker)
     return max([header.first_segment, *(one.term for one in records if one.kind in (CLEAR, COMPACT))])
 
 

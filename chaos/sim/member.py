@@ -40,6 +40,8 @@ COALESCE_S: Final = 0.0001
 """After a message the node ticks this much later, once for all that arrived meanwhile."""
 COMMIT_NOTICE_S: Final = 0.002
 DIGEST_INTERVAL: Final = 64
+SALT: Final = 1 << 60
+"""Of all logs; no client makes records."""
 WALL_EPOCH_MS: Final = 1_700_000_000_000
 ANY_FILE: Final = __file__
 ENGINE_GLOBALS: Final[Any] = vars(seams)["syncobj"]
@@ -272,6 +274,7 @@ class Member:
             cache_bytes=profile.cache_bytes,
             preallocate=profile.preallocate,
             compress_bytes_min=128,
+            salt=SALT,
         )
         directory = DataDirectory.open("data", node_id=self.id, cluster_id="sim", new_disk_id=self.key, files=self.disk)
         try:

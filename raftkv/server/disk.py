@@ -80,7 +80,7 @@ def _open(settings: Settings, directory: DataDirectory, clock: Clock, metrics: M
         directory,
         lambda: Log.open(
             directory.log_path,
-            LogOptions(segment_bytes=settings.segment_bytes, fsync=settings.fsync),
+            LogOptions(segment_bytes=settings.segment_bytes, fsync=settings.fsync, salt=secrets.randbits(64)),
             TimedFiles(OsFiles(), clock.monotonic, metrics.observe_fsync),
             reserve=reserve,
             progress=progress.at,

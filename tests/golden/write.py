@@ -85,9 +85,9 @@ def state_version(dumped: bytes) -> int:
 
 
 # ---------------------------------------------------------------- writing
-def write_log(path: Path, *, lz4: bool) -> None:
+def write_log(path: Path, *, lz4: bool, salt: int = 0) -> None:
     """Three segments with every kind of record; ``lz4`` compresses what can be."""
-    options = LogOptions(segment_bytes=8192, preallocate=False, compress_bytes_min=64 if lz4 else 0)
+    options = LogOptions(segment_bytes=8192, preallocate=False, compress_bytes_min=64 if lz4 else 0, salt=salt)
     large = header(STAMP_MS) + b"".join(plain(0, 1, [encode_command([b"SET", b"large", bytes(range(256)) * 12])]))
     with Log.open(str(path), options) as log:
         log.set_hard_state(1, None)
@@ -228,9 +228,12 @@ READERS = {
 
 def current() -> Iterator[tuple[str, Any]]:
     """(name, how it is written) of what the program writes today."""
+    # A log without a salt is one of format 1 today, too.
+    yield "log-1", lambda path: write_log(path, lz4=False)
+    yield "log-1-lz4", lambda path: write_log(path, lz4=True)
     log = persistence.segment.FORMAT_VERSION
-    yield f"log-{log}", lambda path: write_log(path, lz4=False)
-    yield f"log-{log}-lz4", lambda path: write_log(path, lz4=True)
+    yield f"log-{log}", lambda path: write_log(path, lz4=False, salt=0x5A17 << 40)
+    yield f"log-{log}-lz4", lambda path: write_log(path, lz4=True, salt=0x5A17 << 40)
     yield f"snapshot-{persistence.snapshot_file.FORMAT_VERSION}-state-{state_version(state())}", write_snapshot
     # Format 2 is written only where it says something that format 1 cannot.
     kinds = ("1", "1-log", "1-moving", "1-without-disk", str(persistence.directory.FORMAT_VERSION), "2-aside")

@@ -12,7 +12,7 @@ from shutil import rmtree
 from typing import Any
 
 from persistence.records import Record
-from persistence.segment import marker_of, segment_number, walk
+from persistence.segment import DATA_START, SegmentHeader, decode_segment_header, segment_number, walk
 from persistence.wal import Log
 from tests.integration.judging import judge
 
@@ -21,11 +21,15 @@ BITS = 3
 """Bytes at the end of a record."""
 
 
+def header_of(path: Path) -> SegmentHeader:
+    return decode_segment_header(path.read_bytes()[:DATA_START], str(path), segment_number(path.name) or 0)
+
+
 def damage_log(cluster: Any, place: int, share: float = 0.5) -> tuple[Path, int]:
     """Turn some bits of a node's log, ``share`` of what a later round or segment vouches for; the file, and where the record begins."""
     found: list[tuple[Path, Record]] = []
     for path in sorted(cluster.members[place].data.glob("log/*.wal")):  # a first one may be short: see Writer.write
-        records = list(walk(memoryview(path.read_bytes()), marker_of(segment_number(path.name))))
+        records = list(walk(memoryview(path.read_bytes()), header_of(path).marker))
         found += [(path, record) for record in records if record.stored_bytes > BITS]
     path, last = found[-1]
     vouched_for = [one for one in found if one[0] != path or one[1].offset < last.round_start]

@@ -21,7 +21,7 @@ from chaos.matrix.logs import PreparingLog, payload, state_of
 from persistence.directory import DataDirectory
 from persistence.errors import CorruptSnapshotError, IdentityError
 from persistence.overlay import OverlayFiles
-from persistence.segment import DATA_START, marker_of, segment_number, walk
+from persistence.segment import DATA_START, decode_segment_header, segment_number, walk
 from persistence.snapshot_file import NAME, SnapshotMeta, order, snapshot_name
 from persistence.snapshots import SnapshotStore
 from persistence.wal import LogOptions
@@ -266,13 +266,14 @@ class DirectoryMachine(Moves, RuleBasedStateMachine):
         reserve=st.sampled_from([0, RESERVE_BYTES]),
         at=st.integers(0, 25),
         survival=SURVIVAL,
+        salt=st.sampled_from([0, 1, (1 << 64) - 1]),
     )
-    def begin(self, fsync, preallocate, fallback, reserve, at, survival):
+    def begin(self, fsync, preallocate, fallback, reserve, at, survival, salt):
         """Nothing was there before; the power may go at any call of the first start."""
         self.small_chunks = mock.patch("persistence.snapshots.CHUNK_BYTES", CHUNK_BYTES)
         self.small_chunks.start()
         self.fallback = fallback
-        self.create(LogOptions(SEGMENT_BYTES, 2000, preallocate, fsync, compress_bytes_min=512), reserve)
+        self.create(LogOptions(SEGMENT_BYTES, 2000, preallocate, fsync, compress_bytes_min=512, salt=salt), reserve)
         self.survival = survival
         self.disk.arm(at)
         self.start(0)
@@ -402,7 +403,8 @@ class DirectoryMachine(Moves, RuleBasedStateMachine):
         if offset < end:
             return 0
         content = memoryview(bytes(self.disk.names[path].content))
-        for record in walk(content, marker_of(segment_number(posixpath.basename(path)))):
+        header = decode_segment_header(content[:DATA_START], path, segment_number(posixpath.basename(path)))
+        for record in walk(content, header.marker):
             if offset < record.end:
                 return record.offset
             end = record.end

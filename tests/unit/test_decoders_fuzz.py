@@ -353,7 +353,7 @@ def test_a_log_whose_records_say_nonsense_is_refused():
         number = int(name.rpartition("/")[2].removesuffix(".wal"))
         *_, (_, last, _) = records("/log", disk)
         fields = (control.kind, control.flags, control.term, control.entry_index, control.body, len(control.body))
-        record = encode_header(marker_of(number), 0, *fields) + control.body
+        record = encode_header(marker_of(number, 0), 0, *fields) + control.body
         disk.open(name).pwrite([record], last.end)
         with pytest.raises(CorruptLogError, match=rf"{name} is damaged at offset"):
             Log.open("/log", LogOptions(segment_bytes=8192, preallocate=False), disk)

@@ -47,7 +47,7 @@ def damage_entry(path: Path, index: int) -> tuple[str, int]:
     """The file, and where the record of that entry begins."""
     segment = min(path.glob("log/*.wal"))
     content = bytearray(segment.read_bytes())
-    records = list(walk(memoryview(bytes(content)), marker_of(segment_number(segment.name))))
+    records = list(walk(memoryview(bytes(content)), marker_of(segment_number(segment.name), 0)))
     record = next(one for one in records if one.entry_index == index)
     content[record.offset + 42] ^= 1
     segment.write_bytes(content)

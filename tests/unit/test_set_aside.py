@@ -177,7 +177,7 @@ def test_a_recovery_comes_first():
         directory.set_aside("d3", b"")
         directory.begin_move("c3", "d4")
         directory.finish_move()
-        assert directory.identity == ("n1", "c3", "d4", "", (), "")  # a new cluster knows no former disk
+        assert directory.identity == Identity("n1", "c3", "d4")  # a new cluster knows no former disk
 
 
 def test_a_program_of_before_does_not_open_it():

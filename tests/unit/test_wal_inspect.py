@@ -13,9 +13,10 @@ from persistence.errors import CorruptLogError
 from persistence.files import OsFiles
 from persistence.inspect import BusyLogError, Gap, look, records
 from persistence.records import ENTRY
+from persistence.segment import DATA_START
 from persistence.wal import Log, LogOptions
 
-SMALL = LogOptions(segment_bytes=12288)
+SMALL = LogOptions(segment_bytes=12288, salt=1 << 50)
 
 
 def filled(path: Path, entries: int = 90, *, close: bool = True, disk: Disk | None = None) -> Log:
@@ -90,12 +91,17 @@ def test_damage_is_named_and_what_lies_behind_it_is_still_read(tmp_path, segment
 def test_a_damaged_header_and_a_missing_segment_are_named(tmp_path):
     filled(tmp_path)
     second = f"{2:020d}.wal"
+    whole = look(str(tmp_path), OsFiles()).segments[1].entries
     spoil(tmp_path, second, 40)
     view = look(str(tmp_path), OsFiles())
     assert view.damage is not None
     assert (view.damage.path, view.damage.offset) == (f"{tmp_path}/{second}", 0)
     assert view.segments[1].header is None
-    assert view.segments[1].entries
+    assert view.segments[1].entries == whole
+    spoil(tmp_path, second, DATA_START)  # the marker of the first record: the next header has the salt
+    view = look(str(tmp_path), OsFiles())
+    assert view.segments[1].entries == whole - 1
+    assert len([one for _, one, _ in records(str(tmp_path), OsFiles()) if not isinstance(one, Gap)]) == view.records
     (tmp_path / second).unlink()
     view = look(str(tmp_path), OsFiles())
     assert "is missing" in str(view.damage)
