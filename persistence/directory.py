@@ -25,6 +25,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -59,6 +60,8 @@ _REMEDIES = {
 def explain(error: OSError, path: str, what: str = "data directory") -> DirectoryError:
     """An error of the system, said with what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
+    if error.errno == errno.ENOENT and error.filename and Path(error.filename).is_symlink():
+        remedy = f"{error.filename} is a link to what is not there; mount that, or mend the link"
     return DirectoryError(f"cannot use {what} {path}: {remedy}")
 
 
@@ -109,8 +112,13 @@ class DataDirectory:
         """There was a log, and not a segment of it is left."""
         if not self.identity.log_begun:
             return False
-        names = self._files.listdir(self.log_path) if self._files.exists(self.log_path) else []
-        return not any(segment_number(name) is not None for name in names)
+        return not any(segment_number(name) is not None for name in self._log_names())
+
+    def _log_names(self) -> list[str]:
+        try:
+            return self._files.listdir(self.log_path)
+        except FileNotFoundError:  # nothing, or a link to what is not mounted
+            return []
 
     @classmethod
     def open(

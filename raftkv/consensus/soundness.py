@@ -8,7 +8,7 @@ counts as a loss whatever the identity says: who has one has had a term, and ter
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from persistence.directory import DataDirectory
 from persistence.errors import CorruptLogError, PersistenceError, UnknownVersionError
@@ -17,6 +17,7 @@ from persistence.wal import Log
 from raftkv.consensus.snapshots import begins_late
 
 AnyLog = TypeVar("AnyLog", bound=Log)
+LOG_LOST: Final = "this node has had a log, and there is none: it was removed or its file system is not mounted"
 
 
 class UnsoundError(PersistenceError):
@@ -37,8 +38,7 @@ def sound_log(directory: DataDirectory, open_log: Callable[[], AnyLog]) -> AnyLo
     Who goes on with it calls :meth:`DataDirectory.begin_log` first.
     """
     if directory.has_lost_log:  # before one is made, which would pass for the lost one at the next start
-        reason = "this node has had a log, and there is none: it was removed or its file system is not mounted"
-        raise UnsoundError(directory.log_path, None, reason)
+        raise UnsoundError(directory.log_path, None, LOG_LOST)
     try:
         return open_log()
     except UnknownVersionError:

@@ -24,10 +24,13 @@ _LOCKS: Final = Path("/proc/locks")
 
 def log_directory(path: Path) -> Path:
     """The log of a data directory, or ``path`` itself when it is a log. Raises RaftKVError when it is neither."""
-    for one in (path / _LOG, path):
-        if one.is_dir() and (one.name == _LOG or any(one.glob("*" + SUFFIX))):
-            return one
-    what = "no segments of a log" if path.is_dir() else "no such directory"
+    try:
+        for one in (path / _LOG, path):
+            if one.is_dir() and any(one.glob("*" + SUFFIX)):
+                return one
+        what = "no segments of a log" if path.is_dir() else "no such directory"
+    except OSError as error:
+        raise RaftKVError(f"cannot read {path}: {error.strerror or error}") from error
     raise RaftKVError(f"{path}: {what}; give a node's data directory, or the directory log in it")
 
 

@@ -27,6 +27,7 @@ from persistence.snapshots import SnapshotInfo, SnapshotStore
 from persistence.wal import Log
 from raftkv.config import SETTINGS
 from raftkv.consensus.configuration import Configuration, Member
+from raftkv.consensus.soundness import LOG_LOST
 from raftkv.consensus.survivor import Holding, examine, go_alone
 from raftkv.errors import ConfigError, InvariantError, RaftKVError
 
@@ -141,6 +142,8 @@ class StoppedNode:
             store = SnapshotStore(self._directory.snapshot_path, files)
             newest = store.newest()
             damage = [join(store.directory, name) + ": " + reason for name, reason in store.damaged.items()]
+            if self._directory.has_lost_log:
+                damage.append(f"{self._directory.log_path}: {LOG_LOST}")
             try:
                 log = Log.open(self._directory.log_path, files=files)
             except CorruptionError as error:

@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final, Self
 
 from persistence import inspect
 from persistence.directory import DataDirectory, explain
-from persistence.errors import PersistenceError
+from persistence.errors import DirectoryError, PersistenceError
 from persistence.files import Files, OsFiles, join
 from persistence.overlay import OverlayFiles
 from persistence.records import ENTRY, Record
@@ -98,9 +99,17 @@ def examine(directory: DataDirectory, files: Files | None = None) -> Finding:
 
 
 def _gaps(log: str, files: Files) -> Iterator[Damage]:
-    for segment in inspect.look(log, files).segments if files.exists(log) else ():
+    for segment in inspect.look(log, files).segments if _is_there(log, files) else ():
         if segment.needed:
             yield from (Damage(join(log, segment.name), gap.start, gap.reason) for gap in segment.gaps)
+
+
+def _is_there(log: str, files: Files) -> bool:
+    try:
+        files.listdir(log)
+    except FileNotFoundError:  # nothing, or a link to what is not mounted
+        return False
+    return True
 
 
 def _finding(
@@ -135,7 +144,7 @@ def _finding(
 
 
 def _entries(log: str, files: Files) -> Iterator[tuple[Record, bytes]]:
-    if files.exists(log):
+    if _is_there(log, files):
         for _, one, body in inspect.records(log, files):
             if isinstance(one, Record) and one.kind == ENTRY:
                 yield one, body
@@ -157,6 +166,12 @@ def set_aside(directory: DataDirectory, finding: Finding, new_disk_id: str) -> s
 
     Raises PersistenceError or OSError; then it is as it was, or the next start (or ``raftkv repair``) finishes it.
     """
+    for one in (directory.log_path, directory.snapshot_path):
+        if Path(one).is_mount():  # said before anything is begun: nobody could finish it
+            raise DirectoryError(
+                f"{finding.unsound}. {one} is a mount point, and cannot be set aside: unmount it, keep what is on it, and run "
+                f"raftkv repair {directory.path}; then mount an empty file system there. Nothing was changed"
+            )
     path = directory.set_aside(new_disk_id, json.dumps(asdict(finding), indent=1).encode())
     for old in directory.asides()[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)  # what stays of it is deleted the next time

@@ -176,6 +176,23 @@ def test_what_is_no_log_and_no_snapshot_is_said(tmp_path):
     assert "no such directory" in shown
 
 
+def test_an_empty_log_is_not_intact(data):
+    for one in (data / "log").iterdir():
+        one.unlink()
+    for command in ("ls", "dump", "verify"):
+        code, shown = run("wal", command, data)
+        assert code == 2
+        assert "no segments of a log" in shown
+
+
+def test_a_path_that_the_system_refuses_is_said_in_a_line():
+    long = Path("x" * 300)
+    for words in (("wal", "ls"), ("wal", "verify"), ("snapshot", "ls"), ("snapshot", "info"), ("snapshot", "verify"), ("snapshot", "dump"), ("restore", "--data", "new")):  # fmt: skip
+        code, shown = run(*words, long)
+        assert code == 2, words
+        assert "File name too long" in shown
+
+
 def test_snapshot_ls_and_verify(data):
     part = data / "snapshots" / "x.part"
     part.write_bytes(b"RAFT")
@@ -190,6 +207,7 @@ def test_snapshot_ls_and_verify(data):
     copy = data / "copy"
     copy.write_bytes(file.read_bytes())
     assert run("snapshot", "verify", copy)[0] == 0
+    assert [one["file"] for one in json.loads(run("snapshot", "ls", copy, "--json")[1])] == [str(copy)]
     spoil(file, -25)
     assert run("snapshot", "verify", copy)[0] == 0
     for command in (("verify", data), ("verify", file)):

@@ -19,10 +19,12 @@ from persistence.directory import DataDirectory
 from persistence.errors import IdentityError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
+from raftkv.cli.recover import shown, warning
 from raftkv.consensus.configuration import REMOVED_MAX, Configuration, Member, wrap
 from raftkv.consensus.core import Timing
 from raftkv.consensus.replica import Compaction, Replica
 from raftkv.consensus.snapshots import NO_OP
+from raftkv.consensus.soundness import LOG_LOST
 from raftkv.consensus.survivor import examine
 from raftkv.errors import ConfigError, RaftKVError
 from raftkv.server.recover import StoppedNode
@@ -204,6 +206,22 @@ def test_what_the_message_says_of_a_damaged_log_works():
         disk.unlink(name)
     disk.dirs.discard("/d/log")
     assert (look(disk).last_term, look(disk).last_index) == (3, 5)
+    assert force(disk, cluster=NEW) == 6
+    assert applied_by_a_start(disk, NEW) == ("state up to 5", [])
+
+
+def test_a_log_that_is_gone_is_damage_and_the_snapshot_can_be_gone_on_with():
+    disk = Disk()
+    meta = SnapshotMeta(5, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(5)))
+    build(disk, entries=member_entries(), snapshot=meta)
+    with DataDirectory.open_stopped("/d", disk) as directory:
+        directory.begin_log()
+    assert look(disk).damage == ()
+    disk.lose("/d/log")
+    report = look(disk)
+    assert report.damage == (f"/d/log: {LOG_LOST}",)
+    assert report.damage[0] in "\n".join([*shown(report)])
+    assert report.damage[0] in "\n".join([*warning(report, NEW)])
     assert force(disk, cluster=NEW) == 6
     assert applied_by_a_start(disk, NEW) == ("state up to 5", [])
 

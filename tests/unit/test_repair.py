@@ -163,6 +163,37 @@ def test_a_log_that_is_gone_is_damage_without_a_snapshot_too(tmp_path):
     assert not found(path).unsound  # begun anew, as another disk
 
 
+def test_a_link_to_a_log_that_is_not_mounted_is_damage(tmp_path):
+    path = build(tmp_path / "d")
+    with DataDirectory.open_stopped(str(path)) as directory:
+        directory.begin_log()
+    mounted = tmp_path / "mounted"
+    (path / "log").rename(mounted)
+    (path / "log").symlink_to(mounted)
+    assert not found(path).unsound
+    mounted.rename(tmp_path / "elsewhere")
+    assert "this node has had a log, and there is none" in found(path).unsound
+    with pytest.raises(RaftKVError, match=f"{path}/log is a link to what is not there; mount that, or mend the link"):
+        Survivor(str(path), 0.0)
+    with StoppedNode(str(path)) as node:
+        node.set_aside("new")
+    assert (path / "damaged-1" / "log").is_symlink()
+    assert not found(path).unsound
+
+
+def test_a_log_that_is_a_mount_point_is_not_begun_to_be_set_aside(tmp_path, monkeypatch):
+    path = build(tmp_path / "d")
+    damage_entry(path, 7)
+    before = {one: one.read_bytes() for one in path.rglob("*") if one.is_file() and one.name != "lock"}
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == path / "log")
+    with (
+        StoppedNode(str(path)) as node,
+        pytest.raises(RaftKVError, match=f"{path}/log is a mount point, and cannot be set aside: unmount it"),
+    ):
+        node.set_aside("new")
+    assert {one: one.read_bytes() for one in path.rglob("*") if one.is_file() and one.name != "lock"} == before
+
+
 def test_another_programs_files_are_no_damage(tmp_path):
     path = build(tmp_path / "d", snapshots=(10,), first=9)
     file = path / "snapshots" / snapshot_name(10, 1)
