@@ -5,6 +5,7 @@ or a point of an archive.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -44,7 +45,7 @@ def diff(
         old, new = load_point(a), load_point(b)
         for one in (old, new):
             print(_told(one), file=sys.stderr)
-        for found in differences(old.machine.keyspace, new.machine.keyspace, counts, match.encode()):
+        for found in differences(old.machine.keyspace, new.machine.keyspace, counts, os.fsencode(match)):
             print(_as_json(found, keys_only=keys_only) if as_json else line(found, keys_only=keys_only))
     except RaftKVError as error:
         print(f"raftkv diff: {error.message}", file=sys.stderr)

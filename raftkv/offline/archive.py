@@ -9,7 +9,7 @@ from persistence.files import Files, OsFiles
 from persistence.points import prune, ranges, verify
 from raftkv.errors import RaftKVError
 from raftkv.offline.backup import told
-from raftkv.offline.points import parse_time
+from raftkv.offline.points import parse_index, parse_time
 
 
 def listing(path: str, files: Files | None = None) -> list[dict[str, Any]]:
@@ -49,8 +49,9 @@ def pruned(path: str, keep_from: str, files: Files | None = None) -> list[str]:
     """Delete what no point from ``keep_from`` (a time, or digits: an index) on needs; the paths. Raises RaftKVError."""
     files = files or OsFiles()
     with told(path):
-        if keep_from.isdigit():
-            index, last = int(keep_from), max((one.last for one in ranges(path, files)), default=0)
+        index = parse_index(keep_from)
+        if index is not None:
+            last = max((one.last for one in ranges(path, files)), default=0)
             if index > last:  # a date without dashes, seconds since the epoch: nearly everything would go
                 raise RaftKVError(
                     f"{path} ends with entry {last}, and --keep-from {keep_from} is an index after it. Nothing was deleted; write a time "

@@ -89,7 +89,11 @@ def differences(a: Keyspace, b: Keyspace, counts: Counts, pattern: bytes = b"*")
 
 def _same(old: list[Any], new: list[Any]) -> bool:
     (value, expiry), (other, other_expiry) = old, new
-    return expiry == other_expiry and type(value) is type(other) and bool(value == other)
+    if expiry != other_expiry or type(value) is not type(other):
+        return False
+    if type_name(value) == "set":
+        return set(value) == set(other)  # its own comparison is a replica's, for which the order counts (SPOP)
+    return bool(value == other)
 
 
 def _side(found: list[Any] | None) -> Side | None:

@@ -22,6 +22,7 @@ from persistence.points import DAMAGED_BASE, Range, ranges, route
 from persistence.snapshots import SnapshotStore
 from persistence.wal import Log
 from raftkv.consensus.engine import REGULAR
+from raftkv.consensus.soundness import LOG_LOST
 from raftkv.consensus.survivor import examine
 from raftkv.errors import InvariantError, RaftKVError
 from raftkv.machine.batch import stamp_of
@@ -31,6 +32,8 @@ from raftkv.offline.state import load_snapshot
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS_DIGITS_MAX = 12
+INDEX_DIGITS_MAX = 20
+"""As in the names of files: an index has 64 bits."""
 READ_ENTRIES = 256
 """Read from a log at a time."""
 
@@ -90,8 +93,19 @@ def parse_time(text: str) -> int:
     except ValueError:
         raise RaftKVError(f"{text!r} is no time; write 2026-11-21T14:03:07Z, or seconds since the epoch") from None
     if found.tzinfo is None:
-        raise RaftKVError(f"{text!r} does not say of which zone; write {text}Z for UTC, or an offset such as +01:00")
+        raise RaftKVError(
+            f"{text!r} does not say of which zone; write {found.isoformat()}Z for UTC, or an offset such as +01:00"
+        )
     return (found - EPOCH) // timedelta(milliseconds=1)
+
+
+def parse_index(text: str) -> int | None:
+    """The index that ``text`` is; None when it is something else. Raises RaftKVError for one that no log gets to."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > INDEX_DIGITS_MAX:
+        raise RaftKVError(f"an index of {len(text)} digits: there is no such entry")
+    return int(text)
 
 
 def parse_point(text: str) -> tuple[str, Target]:
@@ -99,8 +113,9 @@ def parse_point(text: str) -> tuple[str, Target]:
     path, at, point = text.rpartition("@")
     if not at:
         return text, NEWEST
-    if point.isdigit():
-        return path, Target(index=int(point))
+    index = parse_index(point)
+    if index is not None:
+        return path, Target(index=index)
     return path, Target(stamp_ms=parse_time(point))
 
 
@@ -264,6 +279,10 @@ def _apply(start: Point, source: str, entries: Iterator[Archived], target: Targe
 # ------------------------------------------------------------------ a stopped node
 def _of_node(path: str, files: Files) -> Point:
     with DataDirectory.open_stopped(path, files) as directory:
+        if directory.has_lost_log:
+            raise RaftKVError(
+                f"{directory.log_path}: {LOG_LOST}; what is left is the snapshots in {directory.snapshot_path}, each a point by itself"
+            )
         layer = OverlayFiles(files)
         try:
             newest = (store := SnapshotStore(directory.snapshot_path, layer)).newest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from shutil import copytree, rmtree
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -94,6 +96,16 @@ def test_differences_are_those_that_commands_show(a, b):
                 assert side.kind == states[each.database, each.key][0]
 
 
+def test_the_order_of_a_set_does_not_count():
+    members = [b"%d" % number for number in range(20)]
+    one, other = (machine_of([(0, (b"SADD", b"s", *row))]) for row in (members, members[::-1]))
+    counts = Counts()
+    assert list(differences(one.keyspace, other.keyspace, counts)) == []
+    assert counts.equal == {0: 1}
+    less = machine_of([(0, (b"SADD", b"s", *members[1:], b"other"))])
+    assert [each.change for each in differences(one.keyspace, less.keyspace, counts)] == ["changed"]
+
+
 # ------------------------------------------------------------------ the command
 ENTRIES = [
     entry(NOW, [(0, (b"SET", b"same", b"1")), (0, (b"SET", b"gone", b"old"))]),
@@ -165,6 +177,9 @@ def test_what_changed(places):
     assert run(root / "b.backup", root / "archive", "--keys-only", "--match", "[gt]*", code=1) == [
         "- 0 gone", "~ 0 text", "db0: 0 added, 1 removed, 1 changed, 0 equal",
     ]  # fmt: skip
+    assert run(root / "b.backup", root / "archive", "--keys-only", "--match", os.fsdecode(b"*\xff"), code=1) == [
+        "+ 0 user:\\xff", "db0: 1 added, 0 removed, 0 changed, 0 equal",
+    ]  # fmt: skip
 
 
 def test_a_line_is_a_line_whatever_the_key_holds():
@@ -188,7 +203,23 @@ def test_as_json(places):
     assert counts == {"added": {"0": 1}, "removed": {"0": 1}, "changed": {"0": 2, "3": 1}, "equal": {}}
 
 
-@pytest.mark.parametrize("point", ["missing", "b.backup@3", "archive@9", "archive@noon", "snapshots"])
+def test_a_node_that_has_lost_its_log_is_no_point(places, tmp_path):
+    root, snapshot = places
+    path = tmp_path / "node"
+    copytree(root / "node", path)
+    with DataDirectory.open_stopped(str(path)) as directory:
+        directory.begin_log()
+    copytree(root / "snapshots", path / "snapshots")
+    assert run(root / "archive", path, code=0)
+    rmtree(path / "log")
+    done = CliRunner().invoke(app, ["diff", snapshot, str(path)])
+    assert done.exit_code == 2, "what the snapshot lacks is not equal, it is unknown"
+    assert f"{path}/log: this node has had a log, and there is none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "point", ["missing", "b.backup@3", "archive@9", "archive@noon", "archive@²", "archive@" + "9" * 5000, "snapshots"]
+)
 def test_what_is_no_point_is_refused(places, point):
     root, _ = places
     assert run(root / "b.backup", f"{root}/{point}", code=2) == []

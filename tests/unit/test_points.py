@@ -291,7 +291,8 @@ def test_a_time_that_was_shown_is_read_as_it_was(ms):
     [
         ("noon", "is no time"),
         ("1" * 400, "of which zone"),
-        ("2026-11-21T14:03:07", "of which zone"),
+        ("2026-11-21T14:03:07", "of which zone; write 2026-11-21T14:03:07Z"),
+        ("2026-11-21", "of which zone; write 2026-11-21T00:00:00Z"),
         ("", "is no time"),
     ],
 )
@@ -306,6 +307,10 @@ def test_points():
     assert parse_point("/a/b@1970-01-01T00:00:01Z") == ("/a/b", Target(stamp_ms=1000))
     with pytest.raises(RaftKVError, match="give one of them"):
         Target(3, 4)
+    with pytest.raises(RaftKVError, match="no such entry"):
+        parse_point("/a/b@" + "9" * 5000)
+    with pytest.raises(RaftKVError, match="'²' is no time"):
+        parse_point("/a/b@²")
 
 
 def test_a_path_that_is_there_is_a_path_whatever_its_name(tmp_path):
