@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -98,7 +99,7 @@ def _show(report: Report, data: Path, *, as_json: bool) -> int:
         print(json.dumps(asdict(report)))
     else:
         print("\n".join(shown(report)))
-        print("\n" + CHOOSING.format(path=data))
+        print("\n" + CHOOSING.format(path=quote(str(data))))
     return EXIT_NOT_DONE if report.damage or report.unusable else 0
 
 
@@ -208,7 +209,7 @@ def closing(report: Report, new_id: str, index: int, data: Path) -> Iterable[str
     yield f"DONE: {node_id} is the only member of cluster {new_id} (entry {index})."
     yield f"1. Set cluster_id = {new_id} in its settings; what follows from peers is the old id. Its peers need no change: only the"
     yield "   log says who the members are. Then start it; it elects itself, applies its whole log, and serves:"
-    yield f"     raftkv server --id {node_id} --cluster-id {new_id} --data {data} ...   (the rest as before)"
+    yield f"     raftkv server --id {node_id} --cluster-id {new_id} --data {quote(str(data))} ...   (the rest as before)"
     yield "2. Delete, or lock away, the old data of the other members. Never start it again."
     yield "3. One voter alone survives nothing: add fresh nodes, each with an empty directory, and wait until it is a voter:"
     yield f"     raftkv server --id NEW --join --cluster-id {new_id} --data EMPTY ...   (peer_listen reachable, same peer_secret)"

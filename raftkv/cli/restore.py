@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -88,8 +89,11 @@ def _target(index: int | None, time: str) -> Target:
 
 def _point(source: Path, archive: Path | None, target: Target) -> Point:
     from raftkv.offline import points
+    from raftkv.offline.backup import told
 
-    if source.is_dir():
+    with told(str(source)):
+        is_archive = source.is_dir()
+    if is_archive:
         if archive is not None:
             raise RaftKVError("--archive goes with a backup; an archive alone needs no other one")
         return points.of_archive(str(source), target)
@@ -125,7 +129,7 @@ def closing(made: Restored, point: Point, node_id: str, members: dict[str, str],
     yield f"restored     entry {point.index}, of {show_time(point.machine.stamp_ms)}: {made.keys:,} keys"
     yield f"digest       {made.digest}"
     yield f"new cluster  {made.cluster_id} (was {point.cluster_id})"
-    yield f"start        raftkv server --id {node_id} --cluster-id {made.cluster_id} --data {data}{given} ...   (the rest as before)"
+    yield f"start        raftkv server --id {node_id} --cluster-id {made.cluster_id} --data {quote(str(data))}{given} ...   (the rest as before)"
     if given:
         yield "others       restore each from the same source to the same point, with the same --peers and --cluster-id;"
         yield "             the new id must come out the same, or their states differ and they will not talk to each other"

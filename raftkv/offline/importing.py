@@ -43,6 +43,8 @@ class Import:
         try:
             manifest = aof.manifest_of(path)
             paths = tuple(aof.parts(manifest)) if manifest is not None else (path,)
+            if path.is_fifo():
+                raise ImportedFileError(f"{path} is a pipe, and a file is read twice; give it as standard input: -")
             total = sum(one.stat().st_size for one in paths)
         except OSError as error:
             raise ImportedFileError(f"cannot read {error.filename or path}: {error.strerror or error}") from error

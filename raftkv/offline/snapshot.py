@@ -6,6 +6,7 @@ import base64
 import heapq
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,23 +40,28 @@ def snapshot_directory(path: Path) -> Path:
 
 
 def listing(path: Path) -> list[dict[str, Any]]:
-    """The snapshots by their headers, oldest first. Raises RaftKVError."""
-    directory = snapshot_directory(path)
-    try:
-        return [_shown(one) for one in look_at_snapshots(str(directory), OsFiles())]
-    except OSError as error:
-        raise RaftKVError(f"cannot read {directory}: {error.strerror or error}") from error
+    """The snapshots by their headers, oldest first. A file stands for itself. Raises RaftKVError."""
+    with _read(path):
+        if path.is_file():
+            return [_shown(look_at_snapshot(str(path), OsFiles(), everything=False))]
+        return [_shown(one) for one in look_at_snapshots(str(snapshot_directory(path)), OsFiles())]
 
 
 def verified(path: Path) -> list[dict[str, Any]]:
-    """The same, each read to its end: all checksums, and decompressed. A file stands for itself. Raises RaftKVError."""
-    files = [path] if path.is_file() else [Path(one["file"]) for one in listing(path)]
+    """The same, each read to its end: all checksums, and decompressed. Raises RaftKVError."""
+    files = [Path(one["file"]) for one in listing(path)]
     if not files:
         raise RaftKVError(f"{path}: there is no snapshot")
-    try:
+    with _read(path):
         return [_shown(look_at_snapshot(str(one), OsFiles(), everything=True)) for one in files]
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise RaftKVError(f"cannot read {path}: {error.strerror or error}") from error
+        raise RaftKVError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 
 
 def _shown(one: SnapshotView) -> dict[str, Any]:
@@ -72,12 +78,13 @@ def _shown(one: SnapshotView) -> dict[str, Any]:
 
 def newest(path: Path) -> Path:
     """The snapshot that is meant: ``path`` itself, or the newest in that directory. Raises RaftKVError."""
-    if path.is_file():
-        return path
-    names = sorted(one.name for one in snapshot_directory(path).iterdir() if one.name.endswith(SUFFIX))
-    if not names:
-        raise RaftKVError(f"{path}: there is no snapshot")
-    return snapshot_directory(path) / names[-1]
+    with _read(path):
+        if path.is_file():
+            return path
+        names = sorted(one.name for one in snapshot_directory(path).iterdir() if one.name.endswith(SUFFIX))
+        if not names:
+            raise RaftKVError(f"{path}: there is no snapshot")
+        return snapshot_directory(path) / names[-1]
 
 
 # ---------------------------------------------------------------- info

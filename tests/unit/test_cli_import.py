@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
@@ -22,3 +23,11 @@ def test_who_cannot_be_reached_is_named_and_soon(tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert f"cannot connect to 127.0.0.1:{port}" in done.stderr
     assert time.monotonic() - began < importer.DEADLINE_S / 4
+
+
+def test_a_pipe_is_refused_because_it_cannot_be_read_twice(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = CliRunner().invoke(app, ["import", str(pipe)])
+    assert done.exit_code == 1
+    assert f"{pipe} is a pipe, and a file is read twice; give it as standard input: -" in done.stderr
