@@ -14,6 +14,7 @@ from raftkv.store.keyspace import Keyspace, type_name
 SHOWN_BYTES = 40
 """Of a value, or of an element that tells two values apart."""
 ELEMENTS_SHOWN = 3
+ALL_KEYS = b"*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,11 @@ class Counts:
         return bool(self.added or self.removed or self.changed)
 
 
-def differences(a: Keyspace, b: Keyspace, counts: Counts, pattern: bytes = b"*") -> Iterator[Difference]:
+def differences(a: Keyspace, b: Keyspace, counts: Counts, pattern: bytes = ALL_KEYS) -> Iterator[Difference]:
     """Database by database, keys in order. Equal are two keys of the same type, value and expiry; of a list the order
     counts, of other containers it does not. Raises CommandError for a pattern that is too long.
     """
-    matches = compile_glob(pattern)
+    matches = compile_glob(pattern) if pattern != ALL_KEYS else _any  # the matcher's ``*`` leaves out the empty key
     for number, (one, other) in enumerate(zip(a.databases, b.databases, strict=True)):
         before, after = ({key: rest for key, *rest in live(database) if matches(key)} for database in (one, other))
         for key in sorted(before.keys() | after.keys()):
@@ -85,6 +86,10 @@ def differences(a: Keyspace, b: Keyspace, counts: Counts, pattern: bytes = b"*")
                 change = "changed"
             counts.count(change, number)
             yield Difference(number, key, change, _side(old), _side(new))
+
+
+def _any(_key: bytes) -> bool:
+    return True
 
 
 def _same(old: list[Any], new: list[Any]) -> bool:

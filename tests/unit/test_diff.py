@@ -27,7 +27,7 @@ from raftkv.offline import backup as backups
 from raftkv.offline.diff import Counts, differences
 
 NOW = 1_700_000_000_000
-WORDS = st.sampled_from([b"a", b"b", b"c"])
+WORDS = st.sampled_from([b"a", b"b", b"c", b""])
 COMMANDS = st.one_of(
     st.tuples(st.just(b"SET"), WORDS, WORDS),
     st.tuples(
