@@ -10,8 +10,10 @@ Failures are ``OSError``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
@@ -208,6 +210,9 @@ class OsFile:
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
+    def is_pipe(self) -> bool:
+        return stat.S_ISFIFO(os.fstat(self._fd).st_mode)
+
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
 
@@ -278,7 +283,11 @@ class OsFiles:
         return OsFile(path, os.open(path, flags, 0o600))
 
     def open_read(self, path: str) -> OsFile:
-        return OsFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = OsFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        if file.is_pipe():  # its size is 0, and nobody shall take what comes out of it for a file that was cut short
+            file.close()
+            raise OSError(errno.ESPIPE, "it is a pipe, and has to be a file", path)
+        return file
 
     def make_dir(self, path: str) -> None:
         parent = os.path.dirname(os.path.abspath(path))

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from enum import StrEnum
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -59,6 +60,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the ``raftkv`` script. Exits with the command's code."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8: it goes out as it came in
     try:
         try:
             app()

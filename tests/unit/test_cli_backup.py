@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -104,6 +105,17 @@ def test_a_pipe_gets_the_same_bytes(node, tmp_path):
     (tmp_path / "piped").write_bytes(piped.stdout_bytes)
     assert run("verify", tmp_path / "piped").exit_code == 0
     assert node.raw in piped.stdout_bytes
+
+
+def test_a_pipe_is_no_damaged_backup(node, tmp_path):
+    assert run("-o", tmp_path / "b").exit_code == 0
+    end, other = os.pipe()
+    with os.fdopen(end), os.fdopen(other, "wb") as pipe:
+        pipe.write((tmp_path / "b").read_bytes()[:1000])
+        pipe.flush()
+        for words in (("backup", "verify"), ("restore", "--data", tmp_path / "new"), ("diff", tmp_path / "b")):
+            done = CliRunner().invoke(app, [*map(str, words), f"/dev/fd/{end}"])
+            assert "it is a pipe, and has to be a file" in done.stderr, words
 
 
 @pytest.mark.parametrize(("lasts", "gone", "why"), [(0, False, "broken"), (3, True, "no backup 7 is being read")])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from persistence.wal import Log, LogOptions
 from raftkv.cli.bench import WORKLOADS
 from raftkv.cli.dev import how_it_ended
 from raftkv.cli.main import KEEP, PROVE, RESCUE, RUN, USE
@@ -128,6 +129,23 @@ def test_the_tail_of_a_log_begins_where_the_process_did(tmp_path: Path):
     assert log_tail(member, since=4, lines=50).startswith("new 0\n")
 
 
+def test_a_path_that_is_no_utf_8_goes_out_as_it_came_in(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"dir\xff")
+    (path / "00000001").mkdir(parents=True)
+    (path / "00000001" / f"{1:020d}-{2:020d}.entries").write_bytes(b"")
+    words = [sys.executable, "-m", "raftkv", "archive", "verify", str(path)]
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert os.fsencode(path) in done.stdout
+
+
 def test_cli_fails_when_nobody_listens():
     done = raftkv("cli", "-p", "1", "ping")
     assert done.returncode == 1
@@ -135,7 +153,7 @@ def test_cli_fails_when_nobody_listens():
 
 
 def test_an_output_that_cannot_be_written_is_said(tmp_path: Path):
-    (tmp_path / "log").mkdir()
+    Log.open(str(tmp_path / "log"), LogOptions(preallocate=False)).close()
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         words = [sys.executable, "-m", "raftkv", "wal", "dump", str(tmp_path)]
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
