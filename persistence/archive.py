@@ -202,7 +202,8 @@ class ArchiveWriter:
             files.make_dir(path)
             lock = files.lock(join(path, LOCK), str(os.getpid()).encode())
         except LockHeldError as held:
-            raise DirectoryLockedError(path, int(held.note) if held.note.isdigit() else None) from None
+            holder = int(held.note) if held.note.isdigit() else None
+            raise DirectoryLockedError(path, holder, "archive") from None
         except OSError as error:
             raise explain(error, path, "archive") from error
         writer = cls(path, cluster_id, files, lock)

@@ -73,10 +73,10 @@ class DirectoryError(PersistenceError):
 class DirectoryLockedError(DirectoryError):
     """Another process uses the directory; ``holder_pid`` is its process id, or None if it cannot be read."""
 
-    def __init__(self, path: str, holder_pid: int | None) -> None:
+    def __init__(self, path: str, holder_pid: int | None, what: str = "data directory") -> None:
         self.holder_pid = holder_pid
         holder = f"process {holder_pid}" if holder_pid is not None else "another process"
-        super().__init__(f"data directory {path} is in use by {holder}; stop it first, or choose another directory")
+        super().__init__(f"{what} {path} is in use by {holder}; stop it first, or choose another directory")
 
 
 class IdentityError(DirectoryError):

@@ -120,6 +120,8 @@ class RaftNode:
         self.on_leader_change: list[Callable[[str], None]] = []
         self.on_snapshot: list[Callable[[int, int, float], None]] = []
         """Called with (index, bytes, seconds) when a snapshot was written; bytes are 0 when that failed."""
+        self.on_received: list[Callable[[], None]] = []
+        """Called when a snapshot of the leader was taken."""
         self.on_link: list[Callable[[str, bool], None]] = []
         """Called when the connection to or from another member was made, or ended (False): then answers may be lost."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +131,7 @@ class RaftNode:
         self._timer: asyncio.TimerHandle | None = None
         self._snapshot_waiters: deque[Callable[[int, RaftKVError | None], None]] = deque()
         self._reported_halt = self._snapshot_trouble = ""
-        self._last_snapshot = self.replica.snapshots.index
+        self._told_attempt = 0.0
         self._stopped = False
 
     def _connect(self) -> None:
@@ -203,6 +205,7 @@ class RaftNode:
             if core.halted != self._reported_halt:
                 self._reported_halt = core.halted
                 self._report.error("node stopped serving", reason=core.halted)
+            self._tell_snapshot_waiters(0, NodeStoppedError(core.halted))  # no tick comes that would see it written
             if core.log.failed is not None and self.on_log_failed is not None:
                 tell, self.on_log_failed = self.on_log_failed, None
                 tell(core.log.failed)
@@ -278,24 +281,29 @@ class RaftNode:
             listener(leader)
 
     def _on_snapshot(self, index: int, success: bool) -> None:
-        waiters, self._snapshot_waiters = self._snapshot_waiters, deque()
-        if index != self._last_snapshot or not success:
-            self._last_snapshot = index if success else self._last_snapshot
-            newest = self.replica.snapshots.newest
-            size = newest.size_bytes if success and newest is not None else 0
+        snapshots = self.replica.snapshots
+        if snapshots.started != self._told_attempt:  # else nothing was applied since the last one, and nothing written
+            self._told_attempt = snapshots.started
+            size = snapshots.newest.size_bytes if success and snapshots.newest is not None else 0
             for listener in self.on_snapshot:
-                listener(index, size, self._clock.monotonic() - self.replica.snapshots.started)
-        reason = "" if success else self.replica.snapshots.failure
+                listener(index, size, self._clock.monotonic() - snapshots.started)
+        reason = "" if success else snapshots.failure
         error = None if success else NoLeaderError(f"the snapshot could not be written: {reason}", code="ERR")
         if reason not in {"", self._snapshot_trouble}:  # attempts follow, and are not told of while nothing changes
             self._report.warning("snapshot failed, and will be tried again", index=index, reason=reason)
         self._snapshot_trouble = reason
+        self._tell_snapshot_waiters(index if success else 0, error)
+
+    def _tell_snapshot_waiters(self, index: int, error: RaftKVError | None) -> None:
+        waiters, self._snapshot_waiters = self._snapshot_waiters, deque()
         for waiter in waiters:
-            waiter(index if success else 0, error)
+            waiter(index, error)
 
     def _on_received(self, name: str, size: int, error: OSError | None) -> None:
         if error is None:
             self._report.info("the leader's snapshot was taken", snapshot=name, bytes=size)
+            for listener in self.on_received:
+                listener()
         else:
             self._report.warning("the leader's snapshot cannot be taken, and will be tried again", snapshot=name, bytes=size,
                          reason=error.strerror or str(error))  # fmt: skip
@@ -392,7 +400,7 @@ class RaftNode:
             first_index=log.first_index,
             durable_index=log.durable_index,
             synced_index=log.synced_index,
-            saving_s=self._clock.monotonic() - replica.snapshots.started if replica.snapshots.is_writing else -1.0,
+            saving_s=self._saving_s(),
             snapshot_index=replica.snapshots.index,
             pending=replica.pending,
             halted=core.halted,
@@ -407,6 +415,12 @@ class RaftNode:
             changing=replica.membership.busy,
             peers={one.node_id: self._peer_status(one) for one in configuration.members if one is not own},
         )
+
+    def _saving_s(self) -> float:
+        snapshots = self.replica.snapshots
+        if not snapshots.is_writing or self.replica.core.halted:  # halted, nobody looks whether it has ended
+            return -1.0
+        return self._clock.monotonic() - snapshots.started
 
     def disk(self) -> DiskStatus:
         log, newest = self._log, self.replica.snapshots.newest
@@ -449,6 +463,9 @@ class RaftNode:
         self._schedule_tick()
 
     def take_snapshot(self, done: Callable[[int, RaftKVError | None], None]) -> None:
+        if self.replica.core.halted:
+            done(0, NodeStoppedError(self.replica.core.halted))
+            return
         self._snapshot_waiters.append(done)
         self.replica.take_snapshot()
         self._schedule_tick()

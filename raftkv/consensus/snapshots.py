@@ -158,10 +158,24 @@ class Snapshots:
             return None
 
     def request(self) -> None:
-        """Ask the engine to take one at its next tick."""
+        """Ask the engine to take one at its next tick. It passes what the newest covers already, unless that is gone."""
         if not self.checking:
+            if self._was_removed():
+                self._core.engine.forget_snapshot()
             self._requested = True
             self._core.engine.forceLogCompaction()
+
+    def _was_removed(self) -> bool:
+        """The newest file is not there any more: somebody deleted it, perhaps to have it written anew."""
+        if self.newest is None:
+            return False
+        try:
+            self._store.open(self.newest).close()
+        except SnapshotError:
+            return True
+        except OSError:
+            return False  # it cannot be opened now, and may be there
+        return False
 
     def _write_another(self) -> None:
         """The newest file turned out to be damaged: write one even when nothing was applied since."""

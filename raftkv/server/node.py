@@ -81,7 +81,7 @@ class ServerNode(Routing, Accounting, DiskCare):
         self.clients = ClientRegistry()
         self.metrics = metrics
         self.slowlog = Slowlog(settings.slowlog_max_len, settings.slowlog_log_slower_than)
-        self.saves = SaveState()
+        self.saves = SaveState(begun_s=int(clock.wall_ms() / 1000 - (clock.monotonic() - self.started)))
         self.backups = Backups(clock.monotonic)
         self._directory = directory
         self.recovery = recovery
@@ -93,6 +93,7 @@ class ServerNode(Routing, Accounting, DiskCare):
         self.machine.audit.on_digest = self._on_digest
         self.raft.on_leader_change.append(self._on_leader_change)
         self.raft.on_snapshot.append(self._on_snapshot)
+        self.raft.on_received.append(self._on_snapshot_received)
         self._loop = asyncio.get_running_loop()
         self.archiver = make_archiver(settings, self.raft, clock, self.log, self._loop.call_soon_threadsafe)
         self.proposer = Proposer(
@@ -195,15 +196,19 @@ class ServerNode(Routing, Accounting, DiskCare):
             self.metrics.snapshots_failed += 1
         saves = self.saves
         saves.last_seconds = round(seconds)
-        saves.base_bytes = self.raft.disk().log_bytes
         if not saves.running:  # else a command asked for it, and notes the outcome itself
             saves.last_ok = size_bytes > 0
             saves.count += bool(size_bytes)
             saves.last_s = self.wall_s if size_bytes else saves.last_s
         if not size_bytes:
             return
+        saves.base_bytes = self.raft.disk().log_bytes
         self.metrics.observe_snapshot(seconds, size_bytes)
         self.log.info("snapshot written", index=index, bytes=size_bytes, seconds=round(seconds, 3))
+
+    def _on_snapshot_received(self) -> None:
+        self.saves.last_s = self.wall_s
+        self.saves.base_bytes = self.raft.disk().log_bytes
 
     def _refused(self, tickets: list[Ticket]) -> None:
         self.forwarder.take_back(tickets)
@@ -218,6 +223,8 @@ class ServerNode(Routing, Accounting, DiskCare):
         self.forwarder.sweep()
         self.calls.sweep()
         begin_scheduled(self)
+        # The log is cut only after its snapshot, once the permission to do so is synced.
+        self.saves.base_bytes = min(self.saves.base_bytes, self.raft.disk().log_bytes)
         self.metrics.sample(now)
         self.backups.sweep()
         if self.archiver is not None:

@@ -125,8 +125,10 @@ class ProcessUsage:
 class SaveState:
     """Snapshots of this node: LASTSAVE and INFO persistence. The node notes its automatic ones here too."""
 
+    begun_s: int = 0
+    """When the node started, seconds since the epoch. Kept, because the clock may be set later."""
     last_s: int = 0
-    """When the newest snapshot was finished, seconds since the epoch; 0: none since the start."""
+    """When the newest snapshot was finished or received, seconds since the epoch; 0: none since the start."""
     running: str = ""
     """What a command has begun and is being written: ``save`` or ``rewrite`` (the same here, and not in INFO)."""
     scheduled: str = ""

@@ -16,6 +16,7 @@ import pytest
 from raftkv.cli.connection import as_fields
 from raftkv.cli.resp import ErrorText
 from tests.integration.conftest import Cluster, wait_until
+from tests.integration.disks import info
 
 SEGMENT_BYTES = 1024 * 1024
 TINY = {"segment_bytes": SEGMENT_BYTES, "snapshot_log_bytes": "1mb", "log_retain_bytes": 0}
@@ -73,6 +74,7 @@ def test_a_node_that_was_away_catches_up_from_a_snapshot(make_cluster):
     cluster.wait_ready()
     cluster.wait_converged()
     assert number(cluster, away, "snapshot_index") > known, "it was served from the log, not from a snapshot"
+    assert int(info(cluster, away)["snapshot_age_seconds"]) >= 0, "its newest snapshot is not from before its start"
     read_local(cluster, away, before | during)
     # What came by a snapshot must also survive the next start, and be enough to lead with.
     cluster.kill(0, 1, 2)

@@ -133,6 +133,30 @@ def test_sync_and_compact_on_one_node_and_on_all(make_cluster):
     assert cluster.wait_converged() == before
 
 
+def test_a_snapshot_that_was_removed_is_written_anew_before_the_log_is_cut(make_cluster, wait_until):
+    cluster = make_cluster(nodes=1, segment_bytes="1mb", log_retain_bytes=0)
+    values = [os.urandom(32 * 1024) for _ in range(60)]
+    with cluster.connect(0) as client:
+        for number, value in enumerate(values):
+            client.call("SET", f"key{number}", value)
+        snapshots = cluster.members[0].data / "snapshots"
+        for word in ("SAVE", "COMPACT"):
+            client.call("SAVE")
+            for file in snapshots.iterdir():
+                file.unlink()
+            client.call(word)
+            assert [file.suffix for file in snapshots.iterdir()] == [".snap"], word
+        wait_until(
+            lambda: int(info(cluster, 0)["aof_base_size"]) <= int(info(cluster, 0)["aof_current_size"]) < 1_100_000,
+            "the size of the log that was cut",
+        )
+    cluster.kill(0)
+    cluster.start(0)
+    cluster.wait_ready()
+    with cluster.connect(0) as client:
+        assert [client.call("GET", f"key{number}") for number in range(60)] == values
+
+
 # ---------------------------------------------------------------- a Redis replica
 def test_what_a_redis_replica_sends_is_refused_by_name(shared_cluster):
     with wire(shared_cluster, 0) as replica:

@@ -131,7 +131,7 @@ def test_what_does_not_follow_is_refused_and_changes_nothing(wrong):
 def test_one_writer_at_a_time_and_one_cluster():
     disk = Disk()
     writer = begun(disk)
-    with pytest.raises(DirectoryLockedError):
+    with pytest.raises(DirectoryLockedError, match=r"^archive .* is in use"):
         opened(disk)
     put(writer, row(1, 2))
     writer.close()

@@ -65,13 +65,22 @@ def test_a_node_that_was_stopped_meanwhile_ticks_no_more():
     assert node.timers == []
 
 
+def test_a_halted_node_lets_nobody_wait_for_a_snapshot():
+    node, told = Node(), []
+    node._snapshot_waiters = [lambda index, error: told.append((index, str(error)))]
+    node.replica.core.halted = "entry 7 is damaged"
+    node.tick_after(0.0)
+    node.take_snapshot(lambda index, error: told.append((index, str(error))))
+    assert told == 2 * [(0, "MISCONF entry 7 is damaged")]
+
+
 def test_what_somebody_has_to_look_at_is_reported_as_a_warning_or_an_error():
     node = Node()
     node.replica.core.halted = "entry 7 is damaged"
     node.tick_after(0.0)
     node.tick_after(0.0)
     node._on_hindrance("no quorum")
-    node._last_snapshot, node.on_snapshot = 0, []
+    node._told_attempt, node.on_snapshot = 0.0, []
     node.replica.snapshots = SimpleNamespace(failure="No space left on device", newest=None, started=0.0)
     node._on_snapshot(9, False)
     assert node.reports == [

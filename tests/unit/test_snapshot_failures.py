@@ -129,6 +129,25 @@ def test_what_cannot_be_deleted_behind_a_failed_child_is_left(store):
     assert writer.failure.errno == errno.EIO, "what the child met, not what came of it"
 
 
+def test_a_snapshot_whose_file_was_removed_is_forgotten_when_another_is_asked_for(store):
+    """The engine passes a request for what it has a snapshot of: COMPACT would cut the log, and nothing would have it."""
+    fake, calls = FakeCore(), []
+    fake.core.engine = SimpleNamespace(
+        forget_snapshot=lambda: calls.append("forget"), forceLogCompaction=lambda: calls.append("write")
+    )
+    file = store.begin(META)
+    file.write(b"state")
+    info = file.commit()
+    idle = SimpleNamespace(running=False)
+    snapshots = Snapshots(fake.core, SimpleNamespace(progress={}), None, store, idle, SimpleNamespace(stage=None))
+    snapshots.request()
+    snapshots.settle()
+    assert calls == ["write"]
+    store.files.unlink(f"{store.directory}/{info.name}")
+    snapshots.request()
+    assert calls == ["write", "forget", "write"]
+
+
 class Scripted:
     """A writer whose snapshots end as they are told to."""
 

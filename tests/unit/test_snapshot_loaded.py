@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from types import SimpleNamespace
 
 from persistence.snapshots import SnapshotInfo, SnapshotMeta
@@ -12,7 +13,9 @@ INFO = SnapshotInfo("name", SnapshotMeta(5, 1, b"\x00payload"), 100, 200, bytes(
 
 
 def guard(loaded):
-    store = SimpleNamespace(newest=lambda: INFO, read=lambda _info: iter([b"content"]), open=None, receive=None)
+    store = SimpleNamespace(
+        newest=lambda: INFO, read=lambda _info: iter([b"content"]), open=lambda _info: BytesIO(), receive=None
+    )
     seen = []
     state = SimpleNamespace(load=lambda pieces: seen.append(b"".join(pieces)), stage=None)
     return Snapshots(FakeCore().core, None, None, store, None, state, loaded), seen

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
 from raftkv.commands.registry import Argv, command
-from raftkv.errors import CommandError, RaftKVError
+from raftkv.errors import CommandError, NodeStoppedError, RaftKVError
 from raftkv.protocol.replies import OK, Reply
 from raftkv.replicator import Compacted
 from raftkv.server.commands.common import completed
@@ -48,8 +49,10 @@ def _begin(
 ) -> None:
     """Start ``work``, which writes a snapshot, and note its outcome in ``node.saves``.
 
-    CommandError when one is under way.
+    CommandError when one is under way, NodeStoppedError when the node is halted: nothing comes to an end there.
     """
+    if halted := node.replicator.status().halted:
+        raise NodeStoppedError(halted)
     if saving(node):
         raise CommandError(_IN_PROGRESS)
     saves = node.saves
@@ -81,7 +84,8 @@ def begin_scheduled(node: Node) -> None:
     scheduled = node.saves.scheduled
     if scheduled and not saving(node):
         node.saves.scheduled = ""
-        begin_snapshot(node, scheduled)
+        with suppress(NodeStoppedError):
+            begin_snapshot(node, scheduled)
 
 
 async def snapshot(node: Node) -> int:
@@ -125,14 +129,14 @@ def bgrewriteaof(context: ServerContext, _argv: Argv) -> Reply:
 
 
 @command("LASTSAVE", arity=1, flags="loading stale fast dangerous", group="server", since="1.0.0", scope="server",
-         summary="When this node last wrote a snapshot, seconds since the epoch; its start if it did not since.")  # fmt: skip
+         summary="When this node last wrote or received a snapshot, seconds since the epoch; its start if it did not since.")  # fmt: skip
 def lastsave(context: ServerContext, _argv: Argv) -> Reply:
     return last_save_s(context.node)
 
 
 def last_save_s(node: Node) -> int:
     """As LASTSAVE answers it."""
-    return node.saves.last_s or int(node.clock.wall_ms() / 1000 - (node.clock.monotonic() - node.started))
+    return node.saves.last_s or node.saves.begun_s
 
 
 # ---------------------------------------------------------------- kvlite's words

@@ -179,7 +179,7 @@ class FakeNode:
     clients: ClientRegistry = field(default_factory=ClientRegistry)
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     slowlog: Slowlog = field(default_factory=lambda: Slowlog(16, 0))
-    saves: SaveState = field(default_factory=SaveState)
+    saves: SaveState = field(default_factory=lambda: SaveState(begun_s=WALL_MS // 1000 - 100))
     recovery: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(over=True, seconds={"log": 0.25, "replay": 1.0})
     )

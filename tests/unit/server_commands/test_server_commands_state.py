@@ -217,6 +217,20 @@ class TestSnapshots:
         assert server.line("LASTSAVE") == 1_700_000_000
         assert fields(server.line("INFO persistence"))["rdb_saves"] == "1"
 
+    def test_a_clock_that_is_set_does_not_move_lastsave(self, server):
+        """Whoever waits for BGSAVE polls it until it changes."""
+        server.node.clock.now_ms += 3_600_000
+        assert server.line("LASTSAVE") == 1_699_999_900
+
+    def test_a_halted_node_begins_none(self, server):
+        server.node.saves.scheduled = "save"
+        server.node.replicator.change(halted="entry 7 is damaged")
+        for line in ("SAVE", "BGSAVE", "BGREWRITEAOF", "COMPACT", "RAFT.SNAPSHOT"):
+            with pytest.raises(NodeStoppedError, match="entry 7 is damaged"):
+                server.line(line)
+        begin_scheduled(server.node)
+        assert fields(server.line("INFO persistence"))["rdb_bgsave_in_progress"] == "0"
+
     def test_bgsave_does_not_wait(self, server):
         server.node.replicator.hold_snapshots = True
         assert server.line("BGSAVE") == "Background saving started"
