@@ -47,6 +47,13 @@ def sound_log(directory: DataDirectory, open_log: Callable[[], AnyLog]) -> AnyLo
         raise UnsoundError(error.path, error.offset, error.reason) from error
 
 
+def never_held_a_term(log: Log, newest: int) -> str:
+    """Why the log is not the one that led to a snapshot up to entry ``newest`` (0: there is none); empty if it may be."""
+    if log.hard_state.term or not newest:
+        return ""
+    return f"there is a snapshot up to entry {newest}, but this log never held a term: it was removed or not mounted"
+
+
 def check_sound(log: Log, covered: int, store: SnapshotStore) -> None:
     """``covered`` is the last entry in the newest valid snapshot (0: none), which ``store`` has looked for.
 
@@ -57,11 +64,8 @@ def check_sound(log: Log, covered: int, store: SnapshotStore) -> None:
         raise store.unknown
     because = "".join(f"; {reason}" for reason in store.damaged.values())
     damaged = max((int(name.partition("-")[0]) for name in store.damaged), default=0)
-    if not log.hard_state.term and (newest := max(covered, damaged)):
-        reason = (
-            f"there is a snapshot up to entry {newest}, but this log never held a term: it was removed or not mounted"
-        )
-        raise UnsoundError(log.directory, None, reason)
+    if lost := never_held_a_term(log, max(covered, damaged)):
+        raise UnsoundError(log.directory, None, lost)
     if late := begins_late(log, covered):
         raise UnsoundError(store.directory, None, late + because)
     if damaged > max(log.last_index, covered):

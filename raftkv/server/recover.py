@@ -27,7 +27,7 @@ from persistence.snapshots import SnapshotInfo, SnapshotStore
 from persistence.wal import Log
 from raftkv.config import SETTINGS
 from raftkv.consensus.configuration import Configuration, Member
-from raftkv.consensus.soundness import LOG_LOST
+from raftkv.consensus.soundness import LOG_LOST, never_held_a_term
 from raftkv.consensus.survivor import Holding, examine, go_alone
 from raftkv.errors import ConfigError, InvariantError, RaftKVError
 
@@ -142,12 +142,13 @@ class StoppedNode:
             store = SnapshotStore(self._directory.snapshot_path, files)
             newest = store.newest()
             damage = [join(store.directory, name) + ": " + reason for name, reason in store.damaged.items()]
-            if self._directory.has_lost_log:
-                damage.append(f"{self._directory.log_path}: {LOG_LOST}")
             try:
                 log = Log.open(self._directory.log_path, files=files)
             except CorruptionError as error:
                 return self._report(None, newest, None, [*damage, str(error)], _unusable_log(error, newest))
+            has_lost = self._directory.has_lost_log  # on the disk: the layer has one now
+            if lost := LOG_LOST if has_lost else never_held_a_term(log, newest.index if newest else 0):
+                damage.append(f"{log.directory}: {lost}")
             try:
                 holding = examine(log, newest.meta if newest else None)
             except (InvariantError, CorruptionError) as error:

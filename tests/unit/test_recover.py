@@ -206,6 +206,8 @@ def test_what_the_message_says_of_a_damaged_log_works():
         disk.unlink(name)
     disk.dirs.discard("/d/log")
     assert (look(disk).last_term, look(disk).last_index) == (3, 5)
+    (damage,) = look(disk).damage  # of a program that did not note that there was a log
+    assert damage.startswith("/d/log: there is a snapshot up to entry 5, but this log never held a term")
     assert force(disk, cluster=NEW) == 6
     assert applied_by_a_start(disk, NEW) == ("state up to 5", [])
 
