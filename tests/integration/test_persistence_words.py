@@ -10,6 +10,7 @@ import time
 import pytest
 
 from raftkv.cli.probe import as_fields
+from raftkv.cli.resp import ErrorText
 from tests.integration.wire import OK, QUEUED, Wire
 from tests.ports import free_ports
 
@@ -140,12 +141,12 @@ def test_a_snapshot_that_was_removed_is_written_anew_before_the_log_is_cut(make_
         for number, value in enumerate(values):
             client.call("SET", f"key{number}", value)
         snapshots = cluster.members[0].data / "snapshots"
-        for word in ("SAVE", "COMPACT"):
+        for words in (("SAVE",), ("COMPACT",), ("RAFT.BACKUP", "BEGIN")):
             client.call("SAVE")
             for file in snapshots.iterdir():
                 file.unlink()
-            client.call(word)
-            assert [file.suffix for file in snapshots.iterdir()] == [".snap"], word
+            assert not isinstance(client.call(*words), ErrorText)
+            assert [file.suffix for file in snapshots.iterdir()] == [".snap"], words
         wait_until(
             lambda: int(info(cluster, 0)["aof_base_size"]) <= int(info(cluster, 0)["aof_current_size"]) < 1_100_000,
             "the size of the log that was cut",

@@ -36,6 +36,9 @@ async def backup_begin(context: ServerContext, argv: Argv) -> Reply:
         await _snapshot_of_now(node)
     try:
         found = node.replicator.open_snapshot()
+        if found is None and len(argv) == 2:  # what covers it was removed by hand
+            await completed(node.replicator.take_snapshot)
+            found = node.replicator.open_snapshot()
     except OSError as error:
         raise CommandError(f"the snapshot cannot be opened: {error.strerror or error}; ask another node") from error
     if found is None:
