@@ -150,6 +150,13 @@ def put(target: bytearray, data: bytes, offset: int) -> None:
         target[offset : offset + len(data)] = data
 
 
+class Lost(NamedTuple):
+    """A directory that :meth:`Disk.lose` took away; ``files`` by path."""
+
+    path: str
+    files: dict[str, Inode]
+
+
 class DiskFile:
     """One open file."""
 
@@ -361,18 +368,28 @@ class Disk:
                 at = offset - start
                 inode.unsynced[number] = (start, data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
 
-    def lose(self, path: str) -> None:
+    def lose(self, path: str) -> Lost:
         """A directory and all that is below it are gone, for good: somebody removed it, or its file system."""
 
         def is_gone(name: str) -> bool:
             return name == path or name.startswith(f"{path}/")
 
+        lost = Lost(path, {name: one for name, one in self._durable_names.items() if is_gone(name)})
         self._changes = [one for one in self._changes if not is_gone(one.old) and not is_gone(one.new)]
         for names in (self.names, self._durable_names):
             for name in [one for one in names if is_gone(one)]:
                 del names[name]
         for dirs in (self.dirs, self._durable_dirs):
             dirs -= {one for one in dirs if is_gone(one)}
+        return lost
+
+    def put_back(self, lost: Lost) -> None:
+        """What was durable of a directory when it was lost is there again, in the place of what is there now."""
+        self.lose(lost.path)
+        for names in (self.names, self._durable_names):
+            names.update(lost.files)
+        for dirs in (self.dirs, self._durable_dirs):
+            dirs.add(lost.path)
 
     # -- ends of lives
     def kill(self) -> None:

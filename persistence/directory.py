@@ -3,7 +3,7 @@
 ::
 
     DIR/lock        flock'ed by the process that uses the directory; holds its process id
-    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, whether there is a log, checksum;
+    DIR/identity    one line of JSON: format version, node id, cluster id, disk id, log id, checksum;
                     while the directory moves to another cluster also that one's id
     DIR/log/        see persistence.wal
     DIR/snapshots/  see persistence.snapshots
@@ -15,8 +15,9 @@ belongs; then the content goes there; then the identity says that it has gone. A
 it was, or one that the next :meth:`DataDirectory.open` finishes before anybody looks into it.
 
 **The log that must be there.** An empty log is what a new node has, and what a node has whose log was removed, or is on
-a file system that is not mounted. The identity tells them apart: it says that there is a log before anything that
-counts is in it (:meth:`DataDirectory.begin_log`).
+a file system that is not mounted. And the log of a former disk of this node may come back, with its file system. The
+identity tells these apart: it says which log is here, before anything that counts is in it
+(:meth:`DataDirectory.begin_log`).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from typing import NamedTuple, Self
 
 from crc32c import crc32c
 
-from persistence.errors import DirectoryError, DirectoryLockedError, IdentityError
+from persistence.errors import CorruptLogError, DirectoryError, DirectoryLockedError, IdentityError
 from persistence.files import FileLock, Files, LockHeldError, OsFiles, join
-from persistence.segment import segment_number
+from persistence.segment import DATA_START, decode_segment_header, segment_name, segment_number
 
 FORMAT_VERSION = 2
 IDENTITY_BYTES_MAX = 64 << 10
@@ -43,6 +44,10 @@ DAMAGED = "damaged-"
 NOTES = "report.json"
 REPAIRS_MAX = 16
 """Former disk ids that are remembered: the others know one of them until they have taken the node back."""
+LOG_GONE = "this node has had a log, and there is none: it was removed or its file system is not mounted"
+LOG_OF_OTHERS = (
+    "this is not the log of this disk: another one, perhaps of a disk that this node had before, is in its place"
+)
 
 _REMEDIES = {
     errno.EROFS: "the file system is read-only; remount it writable (check the kernel log for disk errors first)",
@@ -78,8 +83,8 @@ class Identity(NamedTuple):
     """Former disk ids, newest last: what they held was damaged and set aside, and this disk takes their place."""
     aside: str = ""
     """Name of the directory that log and snapshots are being moved to; not empty only until they are there."""
-    log_begun: bool = False
-    """There is a log here: a directory without one has lost it."""
+    log_id: str = ""
+    """Of the log that is here: its salt, in hexadecimal. A directory without that log has lost it."""
 
 
 class DataDirectory:
@@ -108,11 +113,26 @@ class DataDirectory:
         return self.identity.repairs
 
     @property
-    def has_lost_log(self) -> bool:
-        """There was a log, and not a segment of it is left."""
-        if not self.identity.log_begun:
-            return False
-        return not any(segment_number(name) is not None for name in self._log_names())
+    def log_salt(self) -> int:
+        """Of the log that was begun here; 0 if none was."""
+        return int(self.identity.log_id or "0", 16)
+
+    @property
+    def lost_log(self) -> str:
+        """Why the log that was begun here is not what is here now; empty if it is, or may be: damage is told by a look at
+        the log. Raises OSError.
+        """
+        numbers = [number for name in self._log_names() if (number := segment_number(name)) is not None]
+        if not self.identity.log_id:
+            return ""
+        if not numbers:
+            return LOG_GONE
+        path = join(self.log_path, segment_name(max(numbers)))
+        try:
+            header = decode_segment_header(_read_file(path, self._files, DATA_START), path, max(numbers))
+        except CorruptLogError:
+            return ""
+        return LOG_OF_OTHERS if header.salt not in (0, self.log_salt) else ""  # 0: begun before there were salts
 
     def _log_names(self) -> list[str]:
         try:
@@ -211,14 +231,14 @@ class DataDirectory:
         there = self.identity.next_cluster_id
         self._identify(self.identity._replace(cluster_id=there, next_cluster_id="", repairs=()))
 
-    def begin_log(self) -> None:
+    def begin_log(self, salt: int) -> None:
         """To be called when a log was opened or made, and before a term, a vote or an entry is written to it.
 
-        From now on, also after a crash, its absence is known to be a loss. Writes once in the life of a directory. Raises
-        OSError.
+        From now on, also after a crash, it is known to be lost if a log with this ``salt`` is not here. 0 says nothing.
+        Writes once in the life of a log. Raises OSError.
         """
-        if not self.identity.log_begun:
-            self._identify(self.identity._replace(log_begun=True))
+        if salt and salt != self.log_salt:
+            self._identify(self.identity._replace(log_id=f"{salt:016x}"))
 
     def set_aside(self, new_disk_id: str, notes: bytes) -> str:
         """Move log and snapshots away and go on empty under ``new_disk_id`` (random); the path where they are now.
@@ -238,7 +258,7 @@ class DataDirectory:
         _write_identity(target, old, self._files)
         former = dict.fromkeys((*old.repairs, old.disk_id))
         repairs = tuple(former)[-REPAIRS_MAX:]
-        self._identify(old._replace(disk_id=new_disk_id, repairs=repairs, aside=name, log_begun=False))
+        self._identify(old._replace(disk_id=new_disk_id, repairs=repairs, aside=name, log_id=""))
         self.finish_setting_aside()
         return target
 
@@ -338,17 +358,17 @@ def _write_file(path: str, name: str, content: bytes, files: Files) -> None:
     files.fsync_dir(path)
 
 
-def _read_file(path: str, files: Files) -> bytes:
+def _read_file(path: str, files: Files, length: int | None = None) -> bytes:
     file = files.open_read(path)
     try:
-        return file.pread(file.size(), 0)
+        return file.pread(file.size() if length is None else length, 0)
     finally:
         file.close()
 
 
 def _encode_identity(identity: Identity) -> bytes:
     fields: dict[str, object] = {"format": 1, **identity._asdict()}
-    for name in ("next_cluster_id", "repairs", "aside", "log_begun"):
+    for name in ("next_cluster_id", "repairs", "aside", "log_id"):
         if not fields[name]:
             del fields[name]
     if identity.repairs:
@@ -411,5 +431,4 @@ def _read_identity(path: str, files: Files) -> Identity:
         )
     known = {name: str(fields[name]) for name in Identity._fields if name in fields}
     former = tuple(map(str, fields.get("repairs", ())))
-    begun = fields.get("log_begun") is True
-    return Identity(**{"disk_id": "", **known, "repairs": former, "log_begun": begun})  # type: ignore[arg-type]  # by name
+    return Identity(**{"disk_id": "", **known, "repairs": former})  # type: ignore[arg-type]  # by name

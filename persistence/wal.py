@@ -180,6 +180,11 @@ class Log:
         return self.last_index - self.first_index + 1 if self.last_index else 0
 
     @property
+    def salt(self) -> int:
+        """What its segments have, from the next one on if it began without one; 0 for none."""
+        return self._writer.state.salt
+
+    @property
     def bytes_on_disk(self) -> int:
         """Bytes of the segments that the log needs, up to their ends; blank space and spare files are not counted."""
         return self._writer.bytes_on_disk

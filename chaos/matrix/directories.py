@@ -33,15 +33,15 @@ STATE: Final = b"state up to 5"
 def open_as(disk: CellDisk, cluster: str) -> DataDirectory:
     """As the node of this cluster would. Raises LostError when it says that it lost a log: none ever is."""
     directory = DataDirectory.open(PATH, node_id=NODE, cluster_id=cluster, new_disk_id=DISK, files=disk)
-    if directory.has_lost_log:
-        raise LostError("the identity says that there is a log, and there is none")
+    if lost := directory.lost_log:
+        raise LostError(lost)
     return directory
 
 
 def begin_log(directory: DataDirectory, disk: CellDisk) -> Log:
     """As a node does at its start."""
     log = Log.open(directory.log_path, OPTIONS, disk)
-    directory.begin_log()
+    directory.begin_log(log.salt)
     return log
 
 
@@ -111,11 +111,11 @@ class DirectoryLife:
 
     def _check_log(self, disk: CellDisk) -> None:
         with DataDirectory.open_stopped(PATH, disk) as directory:
-            if self.log_begun and not directory.identity.log_begun:
+            if self.log_begun and directory.log_salt != OPTIONS.salt:
                 raise LostError("that a log was begun is forgotten")
-            if directory.has_lost_log:
-                raise LostError("the identity says that there is a log, and there is none")
-            if directory.identity.log_begun:
+            if lost := directory.lost_log:
+                raise LostError(lost)
+            if directory.log_salt:
                 Log.open(directory.log_path, OPTIONS, OverlayFiles(disk)).close()
 
     @staticmethod

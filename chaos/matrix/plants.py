@@ -128,7 +128,7 @@ _set_aside = DataDirectory.set_aside
 
 def _set_aside_and_keep_the_mark(self: Any, new_disk_id: str, notes: bytes) -> str:
     path = _set_aside(self, new_disk_id, notes)
-    self._identify(self.identity._replace(log_begun=True))
+    self._identify(self.identity._replace(log_id="77"))
     return path
 
 

@@ -11,7 +11,7 @@ from persistence.segment import DATA_START, decode_segment_header, segment_numbe
 from raftkv.machine.alarms import NOSPACE, clearing, raising
 
 if TYPE_CHECKING:
-    from chaos.disk import Disk
+    from chaos.disk import Disk, Lost
     from chaos.sim.member import Member
     from chaos.sim.world import World
 
@@ -281,17 +281,30 @@ def _oldest_needed(disk: Disk, path: str, number: int) -> int:
 
 
 def lose_log(world: World, rng: Random) -> Harm | None:
-    """Somebody removes one voter's log while it is down, and mostly its snapshots, too. Its identity stays."""
+    """One voter's log is gone when it starts, and mostly its snapshots, too; its identity stays. They were removed, or not
+    mounted: then the old log may be mounted again, later.
+    """
     member = _steady_voter(world, rng)
     if member is None:
         return None
     world.crash(member, power=rng.random() < 0.5)
     world.plan_restart(member, 0.2 + rng.random())
     gone = ["data/log"] + ["data/snapshots"] * (rng.random() < 0.7)
-    for path in gone:
-        member.disk.lose(path)
+    log, *_ = [member.disk.lose(path) for path in gone]
     member.rotten = True
+    if rng.random() < 0.5:
+        world.scheduler.after(2.0 + 4.0 * rng.random(), _put_back, world, member, log)
     return Harm(f"{member.id} {' '.join(gone)}", (member.id,))
+
+
+def _put_back(world: World, member: Member, log: Lost) -> None:
+    """The log of a disk that the node was before, if it is another one by now."""
+    if member.id in world.operator.steady_voters() and not any(one.rotten for one in world.members.values()):
+        world.crash(member, power=False)
+        world.plan_restart(member, 0.3)
+        member.disk.put_back(log)
+        member.rotten = True
+        world.note("put back", member.id, log.path)
 
 
 def slow_disk(world: World, rng: Random) -> Harm | None:

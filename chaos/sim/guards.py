@@ -172,7 +172,7 @@ def _a_voter_at_once(self: Configuration, change: Readmit) -> Configuration:
 def _under_the_old_id(self: DataDirectory, new_disk_id: str, notes: bytes) -> str:
     before = self.identity
     path = _set_aside(self, new_disk_id, notes)
-    self._identify(before._replace(log_begun=False))
+    self._identify(before._replace(log_id=""))
     return path
 
 
@@ -301,8 +301,8 @@ GUARDS: Final[dict[str, Guard]] = {
         ((DataDirectory, "set_aside", _under_the_old_id),),
     ),
     "lost-log": Guard(
-        "a node whose log was removed begins empty, and says nothing of it",
-        ((DataDirectory, "has_lost_log", False),),
+        "a node whose log was removed, or changed for an older one, says nothing of it",
+        ((DataDirectory, "lost_log", ""),),
     ),
     "repair-strangers": Guard(
         "links to a damaged node outlive a configuration by which it would not be admitted",

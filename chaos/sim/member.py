@@ -6,8 +6,10 @@ leadership transfer. A sync inside a handler keeps the node busy for as long as 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -40,8 +42,6 @@ COALESCE_S: Final = 0.0001
 """After a message the node ticks this much later, once for all that arrived meanwhile."""
 COMMIT_NOTICE_S: Final = 0.002
 DIGEST_INTERVAL: Final = 64
-SALT: Final = 1 << 60
-"""Of all logs; no client makes records."""
 WALL_EPOCH_MS: Final = 1_700_000_000_000
 ANY_FILE: Final = __file__
 ENGINE_GLOBALS: Final[Any] = vars(seams)["syncobj"]
@@ -274,7 +274,6 @@ class Member:
             cache_bytes=profile.cache_bytes,
             preallocate=profile.preallocate,
             compress_bytes_min=128,
-            salt=SALT,
         )
         directory = DataDirectory.open("data", node_id=self.id, cluster_id="sim", new_disk_id=self.key, files=self.disk)
         try:
@@ -327,8 +326,9 @@ class Member:
         """As the server does, damage is set aside, and the node begins anew with a disk of another id."""
 
         def opened() -> tuple[TimedLog, SnapshotStore]:
-            log = sound_log(directory, lambda: cast("TimedLog", TimedLog.open(directory.log_path, options, self.disk)))
-            directory.begin_log()
+            own = replace(options, salt=zlib.crc32(directory.disk_id.encode()))
+            log = sound_log(directory, lambda: cast("TimedLog", TimedLog.open(directory.log_path, own, self.disk)))
+            directory.begin_log(log.salt)
             store = SnapshotStore(directory.snapshot_path, self.disk)
             newest = store.newest()
             if self.registers:

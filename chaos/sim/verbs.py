@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from unittest import mock
 
+from chaos.disk import Lost
 from chaos.sim.guards import GUARDS, switched_off
 from chaos.sim.stage import Actor, Flight, Stage, counted, entry_text
 from persistence.segment import DATA_START
@@ -54,6 +55,8 @@ class Script:
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
+        self.lost: dict[str, list[Lost]] = {}
+        """What may be mounted again, by node."""
         self._stage: Stage | None = None
 
     # -- what verbs use
@@ -254,12 +257,21 @@ def rot(script: Script, arguments: Arguments) -> None:
 
 @verb
 def lose(script: Script, arguments: Arguments) -> None:
-    """``lose n1``: somebody removes log and snapshots of a crashed node; its identity stays."""
+    """``lose n1``: log and snapshots of a crashed node are gone, its identity stays."""
     member = script.stage.members[arguments.words[0]]
     if member.up:
         raise ScriptError(f"{member.id} runs; crash it first")
-    for path in ("data/log", "data/snapshots"):
-        member.disk.lose(path)
+    script.lost[member.id] = [member.disk.lose(path) for path in ("data/log", "data/snapshots")]
+
+
+@verb
+def remount(script: Script, arguments: Arguments) -> None:
+    """``remount n1``: what a crashed node lost is there again, in the place of what is there by now."""
+    member = script.stage.members[arguments.words[0]]
+    if member.up or member.id not in script.lost:
+        raise ScriptError(f"{member.id} runs, or has lost nothing")
+    for one in script.lost.pop(member.id):
+        member.disk.put_back(one)
 
 
 @verb

@@ -1,14 +1,14 @@
 """Whether a node that starts may go on as the member that it was. No I/O of its own.
 
-What it promised must still be there. It is not when the log is damaged or gone (the directory's identity tells a log that
-was removed from one that never was), or when a damaged snapshot held what the log does not. A snapshot without a log
+What it promised must still be there. It is not when the log is damaged, gone, or another disk's (the directory's identity
+says which log was begun in it), or when a damaged snapshot held what the log does not. A snapshot without a log
 counts as a loss whatever the identity says: who has one has had a term, and terms are only in the log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from persistence.directory import DataDirectory
 from persistence.errors import CorruptLogError, PersistenceError, UnknownVersionError
@@ -17,7 +17,6 @@ from persistence.wal import Log
 from raftkv.consensus.snapshots import begins_late
 
 AnyLog = TypeVar("AnyLog", bound=Log)
-LOG_LOST: Final = "this node has had a log, and there is none: it was removed or its file system is not mounted"
 
 
 class UnsoundError(PersistenceError):
@@ -33,12 +32,12 @@ class UnsoundError(PersistenceError):
 
 
 def sound_log(directory: DataDirectory, open_log: Callable[[], AnyLog]) -> AnyLog:
-    """The log, open. Raises UnsoundError when it is damaged or gone; what else ``open_log`` raises leaves as it is.
+    """The log, open. Raises UnsoundError when it is damaged or not there; what else ``open_log`` raises leaves as it is.
 
     Who goes on with it calls :meth:`DataDirectory.begin_log` first.
     """
-    if directory.has_lost_log:  # before one is made, which would pass for the lost one at the next start
-        raise UnsoundError(directory.log_path, None, LOG_LOST)
+    if lost := directory.lost_log:  # before one is made, which would pass for the lost one at the next start
+        raise UnsoundError(directory.log_path, None, lost)
     try:
         return open_log()
     except UnknownVersionError:

@@ -22,7 +22,6 @@ from persistence.points import DAMAGED_BASE, Range, ranges, route
 from persistence.snapshots import SnapshotStore
 from persistence.wal import Log
 from raftkv.consensus.engine import REGULAR
-from raftkv.consensus.soundness import LOG_LOST
 from raftkv.consensus.survivor import examine
 from raftkv.errors import InvariantError, RaftKVError
 from raftkv.machine.batch import stamp_of
@@ -279,9 +278,9 @@ def _apply(start: Point, source: str, entries: Iterator[Archived], target: Targe
 # ------------------------------------------------------------------ a stopped node
 def _of_node(path: str, files: Files) -> Point:
     with DataDirectory.open_stopped(path, files) as directory:
-        if directory.has_lost_log:
+        if lost := directory.lost_log:
             raise RaftKVError(
-                f"{directory.log_path}: {LOG_LOST}; what is left is the snapshots in {directory.snapshot_path}, each a point by itself"
+                f"{directory.log_path}: {lost}; what is left is the snapshots in {directory.snapshot_path}, each a point by itself"
             )
         layer = OverlayFiles(files)
         try:

@@ -72,22 +72,33 @@ def _repair(settings: Settings, directory: DataDirectory, damage: UnsoundError) 
     )  # fmt: skip
 
 
+def _begin_log(directory: DataDirectory, salt: int, reserve: Reserve) -> None:
+    """Writes when the log is new; on a full disk, as that is, with the room of the ``reserve``."""
+    try:
+        directory.begin_log(salt)
+    except OSError as error:
+        if not reserve.helps(error, "the identity"):
+            raise
+        directory.begin_log(salt)
+
+
 def _open(settings: Settings, directory: DataDirectory, clock: Clock, metrics: Metrics, progress: Progress) -> Disk:
     reserve = Reserve(directory.path, settings.disk_reserve_bytes, OsFiles())
     metrics.slow_syncs.bound_s = settings.disk_slow_ms / 1000
     progress.begin("log")
+    salt = directory.log_salt or secrets.randbelow((1 << 64) - 1) + 1
     log = sound_log(
         directory,
         lambda: Log.open(
             directory.log_path,
-            LogOptions(segment_bytes=settings.segment_bytes, fsync=settings.fsync, salt=secrets.randbits(64)),
+            LogOptions(segment_bytes=settings.segment_bytes, fsync=settings.fsync, salt=salt),
             TimedFiles(OsFiles(), clock.monotonic, metrics.observe_fsync),
             reserve=reserve,
             progress=progress.at,
         ),
     )
     try:
-        directory.begin_log()
+        _begin_log(directory, log.salt, reserve)
         progress.begin("snapshot")
         machine = StateMachine(digest_interval=settings.digest_interval)
         store = SnapshotStore(directory.snapshot_path, reserve=reserve)

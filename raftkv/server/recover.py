@@ -27,7 +27,7 @@ from persistence.snapshots import SnapshotInfo, SnapshotStore
 from persistence.wal import Log
 from raftkv.config import SETTINGS
 from raftkv.consensus.configuration import Configuration, Member
-from raftkv.consensus.soundness import LOG_LOST, never_held_a_term
+from raftkv.consensus.soundness import never_held_a_term
 from raftkv.consensus.survivor import Holding, examine, go_alone
 from raftkv.errors import ConfigError, InvariantError, RaftKVError
 
@@ -146,8 +146,9 @@ class StoppedNode:
                 log = Log.open(self._directory.log_path, files=files)
             except CorruptionError as error:
                 return self._report(None, newest, None, [*damage, str(error)], _unusable_log(error, newest))
-            has_lost = self._directory.has_lost_log  # on the disk: the layer has one now
-            if lost := LOG_LOST if has_lost else never_held_a_term(log, newest.index if newest else 0):
+            newest_index = newest.index if newest else 0
+            # What the directory says is of the disk: the layer has a log now.
+            if lost := self._directory.lost_log or never_held_a_term(log, newest_index):
                 damage.append(f"{log.directory}: {lost}")
             try:
                 holding = examine(log, newest.meta if newest else None)
@@ -241,6 +242,7 @@ class StoppedNode:
             newest = SnapshotStore(directory.snapshot_path, self._files).newest()
             with Log.open(directory.log_path, files=self._files) as log:
                 directory.begin_move(cluster_id, disk_id)
+                directory.begin_log(log.salt)
                 index = go_alone(log, newest.meta if newest else None, report.node_id, disk_id)
             if log.failed is not None:
                 raise log.failed

@@ -113,7 +113,7 @@ def write_identity(path: Path, kind: str) -> None:
     disk_id = "" if kind == "1-without-disk" else "disk1"
     with DataDirectory.open(str(folder), node_id="n1", cluster_id="c-äö", new_disk_id=disk_id) as directory:
         if kind == "1-log":
-            directory.begin_log()
+            directory.begin_log(0x5A17 << 40)
         if kind == "1-moving":
             directory.begin_move("c-next", "disk2")
         if kind == "2":

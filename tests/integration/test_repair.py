@@ -122,20 +122,31 @@ def its_former_disk_stays_outside(cluster: Any, victim: int, aside: Path, wait_u
     wait_until(lambda: "was removed from the cluster" in (cluster.status(victim) or {}).get("halted", ""), "it halts")
 
 
-def test_a_member_whose_log_and_snapshots_were_removed_is_taken_back_by_itself(cluster, load_on, wait_until):
-    """All but its identity: it must not pass for the voter that it was."""
+def test_a_member_without_its_log_is_taken_back_by_itself_and_so_it_is_with_one_of_before(cluster, load_on, wait_until):
+    """The file systems of log and snapshots are not mounted, and then they are: it must not pass for the voter it was."""
     load = load_on(cluster)
     load.wait_acknowledged(100)
     victim = cluster.follower()
     member = cluster.members[victim]
     before = disk_of(member)
     cluster.kill(victim)
+    elsewhere = member.data.with_name("elsewhere")
+    elsewhere.mkdir()
     for name in ("log", "snapshots"):
-        rmtree(member.data / name)
+        (member.data / name).rename(elsewhere / name)
     cluster.start(victim)
     wait_until(lambda: is_voter_again(cluster, victim), "it votes again")
-    assert disk_of(member) != before
+    second = disk_of(member)
     assert "this node has had a log, and there is none" in cluster.log(victim, 200)
+    load.wait_acknowledged(100)
+    cluster.kill(victim)
+    for name in ("log", "snapshots"):
+        rmtree(member.data / name, ignore_errors=True)
+        (elsewhere / name).rename(member.data / name)
+    cluster.start(victim)
+    wait_until(lambda: is_voter_again(cluster, victim), "it votes once more")
+    assert len({before, second, disk_of(member)}) == 3
+    assert "this is not the log of this disk" in cluster.log(victim, 200)
     load.wait_acknowledged(100)
     judge(cluster, load)
 

@@ -46,7 +46,7 @@ class Owner:
         self.directory = DataDirectory.open(PATH, node_id="n1", cluster_id="c1", new_disk_id=disk_id, files=disk)
         reserve = Reserve(PATH, reserve_bytes, disk)
         self.log = sound_log(self.directory, lambda: PreparingLog.open(self.directory.log_path, options, disk, reserve))
-        self.directory.begin_log()
+        self.directory.begin_log(self.log.salt)
         self.store = SnapshotStore(self.directory.snapshot_path, disk, KEEP)
         self.content = b""
         self.snapshot = self.store.load_newest(self._load)

@@ -14,9 +14,9 @@ import pytest
 from crc32c import crc32c
 
 from chaos.disk import Disk, PowerCut
-from persistence.directory import DataDirectory
+from persistence.directory import LOG_GONE, LOG_OF_OTHERS, DataDirectory
 from persistence.errors import DirectoryError, DirectoryLockedError, IdentityError
-from persistence.wal import Log
+from persistence.wal import Log, LogOptions
 
 
 def open_it(path, node="n1", cluster="c1", files=None):
@@ -42,7 +42,7 @@ def test_a_second_opener_is_told_who_holds_it(tmp_path):
 
 def test_another_process_holds_it_until_it_is_killed(tmp_path):
     script = (
-        "import sys, time; from persistence.directory import DataDirectory\n"
+        "import sys, time; from persistence.directory import LOG_GONE, LOG_OF_OTHERS, DataDirectory\n"
         "held = DataDirectory.open(sys.argv[1], node_id='n1', cluster_id='c1')\n"
         "print('held', flush=True); sys.stdin.read()"
     )
@@ -162,19 +162,42 @@ def test_power_cut_at_every_file_operation_of_the_creation(step):
 def test_a_log_that_was_begun_is_missed(tmp_path):
     path = tmp_path / "d"
     with DataDirectory.open(str(path), node_id="n1", cluster_id="c1", new_disk_id="d1") as directory:
-        assert not directory.has_lost_log
+        assert not directory.lost_log
         Log.open(directory.log_path).close()
-        directory.begin_log()
+        directory.begin_log(1)
         written = (path / "identity").stat()
-        directory.begin_log()
+        directory.begin_log(1)
         assert (path / "identity").stat() == written  # once in its life
     with DataDirectory.open_stopped(str(path)) as directory:
-        assert directory.identity.log_begun
-        assert not directory.has_lost_log
+        assert directory.log_salt == 1
+        assert not directory.lost_log
         rmtree(directory.log_path)
-        assert directory.has_lost_log
+        assert directory.lost_log == LOG_GONE
         directory.set_aside("d2", b"")
-        assert not directory.has_lost_log
+        assert not directory.lost_log
+
+
+def test_the_log_of_a_former_disk_is_not_that_of_this_one(tmp_path):
+    """Its file system was not mounted, and the node repaired; now it is mounted again."""
+    path = tmp_path / "d"
+    with DataDirectory.open(str(path), node_id="n1", cluster_id="c1", new_disk_id="d1") as directory:
+        begun(directory, 1)
+        (path / "log").rename(path / "elsewhere")
+        assert directory.lost_log == LOG_GONE
+        directory.set_aside("d2", b"")
+        begun(directory, 2)
+        assert not directory.lost_log
+        (path / "log").rename(path / "second")
+        (path / "elsewhere").rename(path / "log")
+        assert directory.lost_log == LOG_OF_OTHERS
+        (segment,) = (path / "log").glob("*.wal")
+        segment.write_bytes(b"damaged" + segment.read_bytes()[7:])
+        assert not directory.lost_log  # a look at the log says what is wrong
+
+
+def begun(directory, salt):
+    with Log.open(directory.log_path, LogOptions(salt=salt, preallocate=False)) as log:
+        directory.begin_log(log.salt)
 
 
 def test_a_stopped_nodes_directory_is_opened_whoevers_it_is(tmp_path):

@@ -208,7 +208,7 @@ def test_a_node_that_has_lost_its_log_is_no_point(places, tmp_path):
     path = tmp_path / "node"
     copytree(root / "node", path)
     with DataDirectory.open_stopped(str(path)) as directory:
-        directory.begin_log()
+        directory.begin_log(1)
     copytree(root / "snapshots", path / "snapshots")
     assert run(root / "archive", path, code=0)
     rmtree(path / "log")

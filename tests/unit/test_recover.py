@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.disk import Disk, PowerCut
-from persistence.directory import DataDirectory
+from persistence.directory import LOG_GONE, DataDirectory
 from persistence.errors import IdentityError
 from persistence.snapshots import SnapshotMeta, SnapshotStore
 from persistence.wal import Log, LogOptions
@@ -24,7 +24,6 @@ from raftkv.consensus.configuration import REMOVED_MAX, Configuration, Member, w
 from raftkv.consensus.core import Timing
 from raftkv.consensus.replica import Compaction, Replica
 from raftkv.consensus.snapshots import NO_OP
-from raftkv.consensus.soundness import LOG_LOST
 from raftkv.consensus.survivor import examine
 from raftkv.errors import ConfigError, RaftKVError
 from raftkv.server.recover import StoppedNode
@@ -217,11 +216,11 @@ def test_a_log_that_is_gone_is_damage_and_the_snapshot_can_be_gone_on_with():
     meta = SnapshotMeta(5, 3, wrap(Configuration.decode(THREE.encode(), 2), regular(5)))
     build(disk, entries=member_entries(), snapshot=meta)
     with DataDirectory.open_stopped("/d", disk) as directory:
-        directory.begin_log()
+        directory.begin_log(1)
     assert look(disk).damage == ()
     disk.lose("/d/log")
     report = look(disk)
-    assert report.damage == (f"/d/log: {LOG_LOST}",)
+    assert report.damage == (f"/d/log: {LOG_GONE}",)
     assert report.damage[0] in "\n".join([*shown(report)])
     assert report.damage[0] in "\n".join([*warning(report, NEW)])
     assert force(disk, cluster=NEW) == 6

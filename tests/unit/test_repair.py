@@ -145,7 +145,7 @@ def test_a_log_that_is_gone_is_damage_without_a_snapshot_too(tmp_path):
     path = build(tmp_path / "d")
     assert not found(path).unsound
     with DataDirectory.open_stopped(str(path)) as directory:
-        directory.begin_log()
+        directory.begin_log(1)
     before = (path / "identity").read_bytes()
     rmtree(path / "snapshots", ignore_errors=True)
     for gone in (lambda: [one.unlink() for one in (path / "log").glob("*.wal")], lambda: rmtree(path / "log")):
@@ -166,7 +166,7 @@ def test_a_log_that_is_gone_is_damage_without_a_snapshot_too(tmp_path):
 def test_a_link_to_a_log_that_is_not_mounted_is_damage(tmp_path):
     path = build(tmp_path / "d")
     with DataDirectory.open_stopped(str(path)) as directory:
-        directory.begin_log()
+        directory.begin_log(1)
     mounted = tmp_path / "mounted"
     (path / "log").rename(mounted)
     (path / "log").symlink_to(mounted)

@@ -30,7 +30,7 @@ def filled() -> Disk:
     disk = Disk()
     with open_it(disk) as directory:
         log = Log.open(directory.log_path, OPTIONS, disk)
-        directory.begin_log()
+        directory.begin_log(1)
         for index in range(1, 11):
             log.append(index, 1, b"entry %d" % index)
             log.sync()
@@ -57,7 +57,7 @@ def test_the_old_content_is_kept_under_the_old_identity():
         assert directory.notes() == b"why"
         assert directory.asides() == [path]
     with DataDirectory.open_stopped(path, disk) as old:
-        assert old.identity == Identity("n1", "c1", "d1", log_begun=True)
+        assert old.identity == Identity("n1", "c1", "d1", log_id=f"{1:016x}")
     assert held(disk, path) == (10, 5)
     with open_it(disk, "unused") as directory:
         assert directory.identity == BEGUN_ANEW
