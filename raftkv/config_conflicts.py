@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from raftkv.config_values import is_loopback, is_wildcard, split_address
@@ -43,6 +45,20 @@ def conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     ):
         if getattr(settings, low) > getattr(settings, high):
             yield (low, high), f"{low} must not be above {high}, {why}"
+    if settings.archive_dir is not None and _is_in_use(settings.archive_dir, settings.data_dir):
+        yield (
+            ("archive_dir", "data_dir"),
+            (
+                f"archive_dir ({settings.archive_dir}) is where the node keeps its own files; give a directory of its own, best "
+                "on another disk"
+            ),
+        )
+
+
+def _is_in_use(place: Path, data: Path) -> bool:
+    """Whether it is the data directory, or in one of those that the node makes and empties there."""
+    first = next(iter(Path(os.path.relpath(place.absolute(), data.absolute())).parts), "")
+    return first in ("", "log", "snapshots") or first.startswith("damaged-")
 
 
 def _address_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -157,12 +157,21 @@ def test_a_file_that_cannot_be_used(tmp_path, write):
         ({"peers": "n1=127.0.0.1:1,n2=127.0.0.1:1"}, "peers: 'n1' and 'n2' have the same address 127.0.0.1:1"),
         ({"peers": "n1=127.0.0.1:1,n2=0.0.0.0:2"}, "peers: nobody can connect to 0.0.0.0:2 of 'n2'"),
         ({"max_batch_bytes": "512mb"}, "max_batch_bytes must not be above max_pending_bytes"),
+        ({"archive_dir": "data"}, "archive_dir (data) is where the node keeps its own files"),
+        ({"archive_dir": "./data/log/", "data_dir": "data"}, "is where the node keeps its own files"),
+        ({"archive_dir": "/d/snapshots/a", "data_dir": "/d"}, "is where the node keeps its own files"),
+        ({"archive_dir": "/d/x/../damaged-1", "data_dir": "/d/"}, "is where the node keeps its own files"),
         ({"proto_max_bulk_len": "2gb"}, "proto_max_bulk_len must not be above client_query_buffer_limit"),
         ({"listen": "0.0.0.0:7379", "insecure": True}, "no client can connect to 0.0.0.0:7379; give advertise"),
     ],
 )
 def test_settings_that_do_not_go_together(flags, expected):
     assert expected in refused(flags=flags)
+
+
+@pytest.mark.parametrize("place", ["data/archive", "archive", "data/logs", "../log", "/data"])
+def test_an_archive_may_be_anywhere_else(place):
+    assert Settings(archive_dir=place).archive_dir == Path(place)
 
 
 def test_a_derived_port_just_fits():
