@@ -136,7 +136,8 @@ class Network:
             link.redial_s = min(2 * link.redial_s, REDIAL_MAX_S)
             return
         link.up, link.dead, link.redial_s = True, False, REDIAL_MIN_S
-        link.bulk_until = 0.0
+        # Nothing waits for what is still under way on the connection before.
+        link.bulk_until = link.last_arrival = link.last_urgent_arrival = 0.0
         source.link(link.target, up=True)
 
     def break_link(self, link: Link, epoch: int | None = None) -> None:
