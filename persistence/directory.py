@@ -132,7 +132,7 @@ class DataDirectory:
             header = decode_segment_header(_read_file(path, self._files, DATA_START), path, max(numbers))
         except CorruptLogError:
             return ""
-        return LOG_OF_OTHERS if header.salt not in (0, self.log_salt) else ""  # 0: begun before there were salts
+        return LOG_OF_OTHERS if header.salt != self.log_salt else ""
 
     def _log_names(self) -> list[str]:
         try:
@@ -234,11 +234,11 @@ class DataDirectory:
     def begin_log(self, salt: int) -> None:
         """To be called when a log was opened or made, and before a term, a vote or an entry is written to it.
 
-        From now on, also after a crash, it is known to be lost if a log with this ``salt`` is not here. 0 says nothing.
-        Writes once in the life of a log. Raises OSError.
+        ``salt`` is that of its newest segment. From now on, also after a crash, a log with another one, or none, is
+        known not to be it; nothing is known of one without a salt (0). Writes once in the life of a log. Raises OSError.
         """
-        if salt and salt != self.log_salt:
-            self._identify(self.identity._replace(log_id=f"{salt:016x}"))
+        if salt != self.log_salt:
+            self._identify(self.identity._replace(log_id=f"{salt:016x}" if salt else ""))
 
     def set_aside(self, new_disk_id: str, notes: bytes) -> str:
         """Move log and snapshots away and go on empty under ``new_disk_id`` (random); the path where they are now.

@@ -177,7 +177,7 @@ class Content:
         except BaseException:
             file.close()
             raise
-        self.segment = Segment(number, file, self.header.marker)
+        self.segment = Segment(number, file, self.header.salt)
         self._round_start = self.segment.end
 
     def records(self, expected_end: int | None) -> Iterator[Record]:

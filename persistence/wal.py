@@ -181,8 +181,8 @@ class Log:
 
     @property
     def salt(self) -> int:
-        """What its segments have, from the next one on if it began without one; 0 for none."""
-        return self._writer.state.salt
+        """Of the newest segment; 0 for none."""
+        return self._writer.segments[-1].salt
 
     @property
     def bytes_on_disk(self) -> int:

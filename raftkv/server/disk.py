@@ -86,7 +86,7 @@ def _open(settings: Settings, directory: DataDirectory, clock: Clock, metrics: M
     reserve = Reserve(directory.path, settings.disk_reserve_bytes, OsFiles())
     metrics.slow_syncs.bound_s = settings.disk_slow_ms / 1000
     progress.begin("log")
-    salt = directory.log_salt or secrets.randbelow((1 << 64) - 1) + 1
+    salt = secrets.randbelow((1 << 64) - 1) + 1  # for a log that has none
     log = sound_log(
         directory,
         lambda: Log.open(

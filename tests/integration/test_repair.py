@@ -13,7 +13,7 @@ from typing import Any
 
 from persistence.records import Record
 from persistence.segment import DATA_START, SegmentHeader, decode_segment_header, segment_number, walk
-from persistence.wal import Log
+from persistence.wal import Log, LogOptions
 from tests.integration.judging import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +117,7 @@ def its_former_disk_stays_outside(cluster: Any, victim: int, aside: Path, wait_u
     identity = (data / "damaged-1" / "identity").read_text()
     (data / "identity").write_text(identity)
     rmtree(data / "log")
-    Log.open(str(data / "log")).close()
+    Log.open(str(data / "log"), LogOptions(salt=int(json.loads(identity)["log_id"], 16))).close()
     cluster.start(victim)
     wait_until(lambda: "was removed from the cluster" in (cluster.status(victim) or {}).get("halted", ""), "it halts")
 

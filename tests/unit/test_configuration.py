@@ -227,3 +227,22 @@ def test_no_bytes_raise_anything_else(garbage):
             Configuration.decode(payload, 1)
         except InvariantError:
             continue
+
+
+@given(
+    st.lists(st.sampled_from(["n1", "n2", "n3", "n4"]), unique=True), st.lists(st.text("ab", min_size=1, max_size=9))
+)
+def test_alone_keeps_one_voter_and_remembers_every_other_disk(ids, removed):
+    group = Configuration(tuple(Member(one, one + ":1", "disk-" + one) for one in sorted(ids)), 7, tuple(removed))
+    left = group.alone("n1", "disk-n1")
+    assert left.members == (Member("n1", "n1:1" if "n1" in ids else "", "disk-n1"),)
+    assert set(left.removed) == {*removed, *("disk-" + one for one in ids if one != "n1")}
+    assert Configuration.decode(left.encode(), 9).members == left.members
+
+
+def test_alone_forgets_the_oldest_removed_disks_first():
+    group = Configuration((Member("n1", "", "d1"), Member("n2", "", "d2")), 7, tuple(map(str, range(REMOVED_MAX))))
+    left = group.alone("n1", "d1")
+    assert len(left.removed) == REMOVED_MAX
+    assert left.removed[0] == "1"
+    assert left.removed[-1] == "d2"

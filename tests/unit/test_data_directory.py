@@ -163,8 +163,7 @@ def test_a_log_that_was_begun_is_missed(tmp_path):
     path = tmp_path / "d"
     with DataDirectory.open(str(path), node_id="n1", cluster_id="c1", new_disk_id="d1") as directory:
         assert not directory.lost_log
-        Log.open(directory.log_path).close()
-        directory.begin_log(1)
+        begun(directory, 1)
         written = (path / "identity").stat()
         directory.begin_log(1)
         assert (path / "identity").stat() == written  # once in its life

@@ -16,7 +16,7 @@ from persistence.backup import Origin
 from persistence.directory import DataDirectory
 from persistence.entries import Archived
 from persistence.snapshots import SnapshotMeta, SnapshotStore
-from persistence.wal import Log
+from persistence.wal import Log, LogOptions
 from raftkv.cli.diff import line
 from raftkv.cli.main import app
 from raftkv.consensus.configuration import Configuration, wrap
@@ -139,7 +139,7 @@ def places(tmp_path_factory):
         archive.flush()
     with (
         DataDirectory.open(str(root / "node"), node_id="n1", cluster_id="c1", new_disk_id="d") as directory,
-        Log.open(directory.log_path) as log,
+        Log.open(directory.log_path, LogOptions(salt=1)) as log,
     ):
         for index, one in enumerate(ENTRIES, 1):
             log.append(index, 1, one)

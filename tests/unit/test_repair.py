@@ -24,7 +24,7 @@ from raftkv.server.repair import KEPT, StoppedNode, examine, known_members, refu
 
 ROOT = Path(__file__).resolve().parents[2]
 THREE = Configuration.of(Member(f"n{one}", f"h{one}:1", f"disk{one}") for one in (1, 2, 3))
-OPTIONS = LogOptions(segment_bytes=64 << 10, preallocate=False)
+OPTIONS = LogOptions(segment_bytes=64 << 10, preallocate=False, salt=1)
 
 
 def build(path: Path, *, snapshots=(), first=1, last=20, configuration=THREE) -> Path:
@@ -47,7 +47,7 @@ def damage_entry(path: Path, index: int) -> tuple[str, int]:
     """The file, and where the record of that entry begins."""
     segment = min(path.glob("log/*.wal"))
     content = bytearray(segment.read_bytes())
-    records = list(walk(memoryview(bytes(content)), marker_of(segment_number(segment.name), 0)))
+    records = list(walk(memoryview(bytes(content)), marker_of(segment_number(segment.name), 1)))
     record = next(one for one in records if one.entry_index == index)
     content[record.offset + 42] ^= 1
     segment.write_bytes(content)

@@ -17,7 +17,7 @@ from persistence.wal import Log, LogOptions
 from raftkv.errors import RaftKVError
 from raftkv.server.recover import StoppedNode
 
-OPTIONS = LogOptions(segment_bytes=8192, preallocate=False)
+OPTIONS = LogOptions(segment_bytes=8192, preallocate=False, salt=1)
 BEGUN_ANEW = Identity("n1", "c1", "d2", repairs=("d1",))
 
 
