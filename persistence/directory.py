@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ from persistence.segment import DATA_START, decode_segment_header, segment_name,
 
 FORMAT_VERSION = 2
 IDENTITY_BYTES_MAX = 64 << 10
+_LOG_ID = re.compile("([0-9a-f]{16})?")
 IDENTITY, LOCK, LOG, SNAPSHOTS = "identity", "lock", "log", "snapshots"
 _IDENTITY_PART = IDENTITY + ".part"
 DAMAGED = "damaged-"
@@ -122,9 +124,9 @@ class DataDirectory:
         """Why the log that was begun here is not what is here now; empty if it is, or may be: damage is told by a look at
         the log. Raises OSError.
         """
-        numbers = [number for name in self._log_names() if (number := segment_number(name)) is not None]
         if not self.identity.log_id:
             return ""
+        numbers = [number for name in self._log_names() if (number := segment_number(name)) is not None]
         if not numbers:
             return LOG_GONE
         path = join(self.log_path, segment_name(max(numbers)))
@@ -417,6 +419,7 @@ def _read_identity(path: str, files: Files) -> Identity:
         fields = json.loads(text)
         checksum = fields.pop("crc32c")
         intact = {"format", "node_id", "cluster_id"} <= set(fields) and checksum == _checksum(fields)
+        intact = intact and _LOG_ID.fullmatch(fields.get("log_id", "")) is not None
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         intact = False
     if not intact:

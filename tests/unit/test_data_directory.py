@@ -107,6 +107,18 @@ def test_an_edited_identity_is_damaged(tmp_path):
         open_it(tmp_path / "d", "n2")
 
 
+@pytest.mark.parametrize("log_id", ["5a17", "x" * 16, 7, None])
+def test_an_identity_with_an_impossible_log_id_is_damaged(tmp_path, log_id):
+    open_it(tmp_path / "d").close()
+    fields = json.loads((tmp_path / "d" / "identity").read_text())
+    del fields["crc32c"]
+    fields["log_id"] = log_id
+    checksum = crc32c(json.dumps(fields, sort_keys=True).encode())
+    (tmp_path / "d" / "identity").write_text(json.dumps({**fields, "crc32c": checksum}))
+    with pytest.raises(IdentityError, match="is damaged"):
+        open_it(tmp_path / "d")
+
+
 def test_data_without_an_identity_is_not_adopted(tmp_path):
     open_it(tmp_path / "d").close()
     (tmp_path / "d" / "log").mkdir()
