@@ -13,19 +13,9 @@ from chaos.disk import Disk
 from persistence.errors import LogClosedError, LogFailedError, OutOfRangeError, PersistenceError
 from persistence.files import OsFiles
 from persistence.wal import Log, LogOptions
+from tests.unit.small_log import SMALL, contents, fill
 
-SMALL = LogOptions(segment_bytes=16 << 10, cache_bytes=8 << 10, compress_bytes_min=512)
 WAIT_S = 20
-
-
-def fill(log, count, size=1000, term=1):
-    for _ in range(count):
-        index = log.last_index + 1
-        log.append(index, term, os.urandom(size))
-
-
-def contents(log):
-    return log.entries(log.first_index, log.entry_count)
 
 
 class Committed:

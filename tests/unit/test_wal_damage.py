@@ -16,18 +16,7 @@ from persistence.records import ENTRY, FLAG_LZ4, HEADER_BYTES, body_of, decode_a
 from persistence.recovery import Content
 from persistence.segment import DATA_START, decode_segment_header, marker_of, segment_name, segment_number, walk
 from persistence.wal import Log, LogOptions
-
-SMALL = LogOptions(segment_bytes=16 << 10, cache_bytes=8 << 10, compress_bytes_min=512)
-
-
-def fill(log, count, size=1000, term=1):
-    for _ in range(count):
-        index = log.last_index + 1
-        log.append(index, term, os.urandom(size))
-
-
-def contents(log):
-    return log.entries(log.first_index, log.entry_count)
+from tests.unit.small_log import SMALL, contents, fill
 
 
 def written_log():
