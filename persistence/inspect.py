@@ -139,10 +139,10 @@ def records(
             continue
         try:
             content = _read(files, join(directory, segment_name(number)))
-            following = _header(directory, files, number + 1) if number < numbers[-1] else None
+            head = _read(files, join(directory, segment_name(number + 1)), DATA_START) if number < numbers[-1] else b""
         except FileNotFoundError:
             continue
-        own = _header(directory, files, number)
+        own, following = _header(content, number), _header(head, number + 1)
         found, gaps = _all_records(content, _marker(content, number, own, following), following)
         view = memoryview(content)
         parts: list[Record | Gap] = [*found, *gaps]
@@ -168,11 +168,10 @@ def _within(record: Record, low: int, high: int | None) -> bool:
     return record.kind == ENTRY and low <= record.entry_index and (high is None or record.entry_index <= high)
 
 
-def _header(directory: str, files: Files, number: int) -> SegmentHeader | None:
-    """Of segment ``number``, if it can be read."""
-    path = join(directory, segment_name(number))
+def _header(content: bytes, number: int) -> SegmentHeader | None:
+    """Of segment ``number``, which begins with this, if it verifies."""
     try:
-        return decode_segment_header(_read(files, path, DATA_START), path, number)
+        return decode_segment_header(memoryview(content)[:DATA_START], segment_name(number), number)
     except CorruptLogError:
         return None
 

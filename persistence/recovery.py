@@ -65,7 +65,7 @@ class Recovered:
 
 
 def recover(directory: str, files: Files, spares: Spares, progress: Progress = untold, salt: int = 0) -> Recovered:
-    """Bring the log in ``directory`` (which exists) back; ``salt`` is for one that has none.
+    """Bring the log in ``directory`` (which exists) back. One without a salt gets a new segment that has this ``salt``.
 
     Raises CorruptLogError or OSError.
     """
@@ -79,8 +79,10 @@ def recover(directory: str, files: Files, spares: Spares, progress: Progress = u
         state = DiskState(salt=salt)
         return Recovered(state, [begin_segment(spares, None, state)], Positions())
     recovered = _replay_all(directory, files, numbers, progress)
-    recovered.state.salt = recovered.state.salt or salt
     files.fsync_dir(directory)
+    if salt and not recovered.state.salt:
+        recovered.state.salt = salt
+        recovered.segments.append(begin_segment(spares, recovered.segments[-1], recovered.state))
     for number in numbers:
         if number < recovered.segments[0].number:
             spares.retire(files.open(join(directory, segment_name(number))))
@@ -177,7 +179,7 @@ class Content:
         except BaseException:
             file.close()
             raise
-        self.segment = Segment(number, file, self.header.salt)
+        self.segment = Segment(number, file, self.header.marker)
         self._round_start = self.segment.end
 
     def records(self, expected_end: int | None) -> Iterator[Record]:

@@ -8,7 +8,7 @@ the state of the log at the segment's birth, so that nothing is lost when the se
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from struct import Struct
 
 from crc32c import crc32c
@@ -59,15 +59,11 @@ class Segment:
 
     number: int
     file: File
-    salt: int
+    marker: int
+    """What its records begin with."""
     end: int = DATA_START
     index_max: int = 0
     """Index of its last entry, 0 without one: never lower than that of any entry in it that is still alive."""
-    marker: int = field(init=False)
-    """What its records begin with."""
-
-    def __post_init__(self) -> None:
-        self.marker = marker_of(self.number, self.salt)
 
 
 def segment_name(number: int) -> str:

@@ -115,7 +115,7 @@ class Spares:
             file.close()
         self._files.rename(path, live)
         self._files.fsync_dir(self._directory)
-        return Segment(header.number, self._files.open(live), header.salt)
+        return Segment(header.number, self._files.open(live), header.marker)
 
     def retire(self, file: File) -> None:
         """Recycle or delete a segment's file that the log, durably, does not need any more."""

@@ -182,7 +182,7 @@ class Log:
     @property
     def salt(self) -> int:
         """Of the newest segment; 0 for none."""
-        return self._writer.segments[-1].salt
+        return self._writer.state.salt
 
     @property
     def bytes_on_disk(self) -> int:

@@ -44,7 +44,7 @@ class DiskState:
     hard_state: HardState = field(default_factory=HardState)
     first_segment: int = 1
     salt: int = field(default=0, compare=False)
-    """Of the segments to come: a log of format 1 gets one when it goes on."""
+    """Of the newest segment, and of those to come."""
 
     def apply_entry(self, index: int, term: int) -> None:
         if not self.last_index:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chaos.disk import Disk
+from chaos.disk import SURVIVALS, Disk, PowerCut
 from persistence.errors import CorruptLogError
 from persistence.records import ENTRY, FLAG_LZ4, HEADER_BYTES, body_of, decode_at, encode_header
 from persistence.recovery import Content
@@ -86,6 +87,7 @@ def test_a_log_of_format_1_goes_on_in_segments_of_format_2(tmp_path):
         written = contents(log)
     for salt in (5, 6):
         with Log.open(path, LogOptions(16 << 10, cache_bytes=0, salt=salt)) as log:
+            assert log.salt == 5  # at once, and for good
             assert contents(log)[: len(written)] == written
             fill(log, 40)
             log.sync()
@@ -99,7 +101,26 @@ def test_a_log_of_format_1_goes_on_in_segments_of_format_2(tmp_path):
         assert int.from_bytes(block[12:16], "little") == (2 if header.salt else 1)
         salts.append(header.salt)
     assert sorted(salts) == salts
-    assert set(salts) == {0, 5}  # the log keeps the first that it was given
+    assert set(salts) == {0, 5}
+
+
+@pytest.mark.parametrize("survival", SURVIVALS)
+def test_a_power_cut_while_a_log_gets_its_salt_loses_nothing(survival):
+    options = replace(SMALL, salt=5)
+    steps = 0
+    for step in range(1, 100):
+        disk, expected = written_log()
+        disk.arm(step)
+        with contextlib.suppress(PowerCut):
+            log = Log.open("/log", options, disk)
+            steps = disk.steps
+            break
+        disk.power_cut(step, survival)
+        for salt in (0, 5):
+            with Log.open("/log", replace(SMALL, salt=salt), disk) as log:
+                assert (contents(log), log.hard_state) == expected
+    assert steps > 5
+    assert (contents(log), log.hard_state, log.salt) == (*expected, 5)
 
 
 def test_a_missing_segment_is_refused():

@@ -107,6 +107,22 @@ def test_a_damaged_header_and_a_missing_segment_are_named(tmp_path):
     assert "is missing" in str(view.damage)
 
 
+class Vanishing(OsFiles):
+    """A file is gone as soon as it was opened."""
+
+    def open_read(self, path):
+        file = super().open_read(path)
+        Path(path).unlink()
+        return file
+
+
+def test_a_segment_that_is_deleted_meanwhile_is_passed_over(tmp_path):
+    filled(tmp_path)
+    assert len(list(tmp_path.glob("*.wal"))) > 2
+    names = {name for name, _, _ in records(str(tmp_path), Vanishing())}
+    assert names == {f"{1:020d}.wal"}
+
+
 def test_a_torn_tail_is_no_damage(tmp_path):
     filled(tmp_path)
     newest = max(tmp_path.glob("*.wal"))
