@@ -83,7 +83,7 @@ class Staging:
 def _decode(head: bytes) -> State:
     try:
         state = msgspec.msgpack.decode(head, type=State)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for text that is no UTF-8
         msg = f"snapshot header is damaged: {error}"
         raise InvariantError(msg) from error
     if not 1 <= state.version <= VERSION:

@@ -105,7 +105,7 @@ class PeerCalls:
         """A call of ``peer``, or its answer. Raises ProtocolError for what no node of this version sends."""
         try:
             message = _decode(data[len(MARK) :])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for text that is no UTF-8
             msg = f"call of {len(data)} bytes cannot be read ({error})"
             raise ProtocolError(msg) from error
         if not message.is_answer:

@@ -269,7 +269,7 @@ class Forwarder:
         """
         try:
             parcel = _decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for text that is no UTF-8
             msg = f"parcel of {len(data)} bytes cannot be read ({error})"
             raise ProtocolError(msg) from error
         refused: list[_Sent] = []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raftkv.errors import BusyError, CommandError, ProtocolError
@@ -141,6 +141,7 @@ def test_calls_are_bounded(pair, monkeypatch):
     assert isinstance(a.got[0][1], BusyError)
 
 
+@example(b"\x93\x00\xa3\x00\x00\x80")  # text that is no UTF-8
 @given(st.binary(max_size=60))
 def test_no_bytes_raise_anything_but_a_protocol_error(data):
     node = Node("a")
